@@ -1,0 +1,1 @@
+"""What runs where: experiments, the graph of cells, the ledger, Ray, MLflow. Knows no science."""

@@ -1,0 +1,1 @@
+"""Audio corpora, synthesis of melodies, and the compressed complex spectrogram."""

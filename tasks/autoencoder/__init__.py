@@ -1,0 +1,1 @@
+"""Music autoencoders trained on noised latents."""

@@ -1,0 +1,1 @@
+"""EEG encoding: recordings, preprocessing, temporal response functions, permutation and group tests."""

@@ -1,0 +1,144 @@
+"""EEG: where recordings come from, how they are cleaned, which models are fitted, and which tests are run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from tasks.config import Config
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class SimulationConfig(Config):
+    """Simulated listeners: they answer to symbolic pitch surprisal, a compressive envelope and onsets (soundness.md 7).
+
+    `snr_db` is the power of the whole response over the noise in 1-8 Hz, mean over channels; `surprisal_share` is the
+    part of the response's power that follows pitch surprisal.
+    """
+
+    n_subjects: int = Field(6, ge=1)
+    sample_rate_hz: int = Field(128, ge=32)
+    repetitions: int = Field(1, ge=1)
+    snr_db: float = -12.0
+    surprisal_share: float = Field(0.4, ge=0, le=1)
+
+
+class CndConfig(Config):
+    """A folder in the CND layout (dataStim.mat, dataSubN.mat), and the table of which trial heard which recording.
+
+    `trials` is a csv with the columns trial (1-based) and recording (a file name of the stimuli). Without it the number
+    of trials must be a multiple of the number of stimuli, in the order k, k + n, k + 2n ... for piece k.
+    `expect` lets a plan be drawn before the data are there.
+    """
+
+    path: str
+    trials: str | None = None
+    expect: ExpectConfig | None = None
+
+
+class ExpectConfig(Config):
+    """How many subjects and pieces a data set is declared to have."""
+
+    subjects: int = Field(ge=1)
+    pieces: int = Field(ge=2)
+
+
+class PreprocessingConfig(Config):
+    """Band-pass (zero-phase Butterworth, order 2 each side), resampling, bad channels, reference (method.md 13)."""
+
+    band_hz: tuple[Positive, Positive] = (1.0, 8.0)
+    sample_rate_hz: int = Field(64, ge=2)
+    reference: Literal["average", "mastoids"] = "average"
+    bad_channel_std_ratio: float = Field(3.0, gt=1)
+
+    @model_validator(mode="after")
+    def _band_fits(self) -> PreprocessingConfig:
+        low, high = self.band_hz
+        if not low < high <= self.sample_rate_hz / 2:
+            raise ValueError(f"band_hz: {low:g}-{high:g} Hz must rise and end at or below half of sample_rate_hz")
+        return self
+
+
+class ModelConfig(Config):
+    """A comparison: the reduced model, and the form in which IC joins it.
+
+    Only a model with `tested` gets permutations, p-values and a place in the correction; ``envelope`` alone is the
+    paper's reduced model and carries no claim (soundness.md 6).
+    """
+
+    reduced: Literal["acoustic_plus", "envelope"]
+    regressor: Literal["hold", "onset"]
+    tested: bool = False
+
+    @model_validator(mode="after")
+    def _claim_needs_acoustics(self) -> ModelConfig:
+        if self.tested and self.reduced == "envelope":
+            raise ValueError("tested: a model against envelope alone carries no claim; allowed for acoustic_plus only")
+        return self
+
+
+class TrfConfig(Config):
+    """Forward ridge TRF: lags in seconds, lambda relative to the number of training samples, folds by piece."""
+
+    lag_min_s: float = -0.05
+    lag_max_s: float = 0.35
+    lambdas: tuple[Positive, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    models: tuple[ModelConfig, ...] = (
+        ModelConfig(reduced="acoustic_plus", regressor="onset", tested=True),
+        ModelConfig(reduced="acoustic_plus", regressor="hold"),
+        ModelConfig(reduced="envelope", regressor="hold"),
+    )
+
+    @model_validator(mode="after")
+    def _window_rises(self) -> TrfConfig:
+        if self.lag_min_s >= self.lag_max_s:
+            raise ValueError(f"lag_min_s: {self.lag_min_s:g} must be below lag_max_s ({self.lag_max_s:g})")
+        return self
+
+
+class PermutationsConfig(Config):
+    """The residual circular shift (trf.md): permutation k has its own seed, so 200 -> 400 computes only 200."""
+
+    n: int = Field(1000, ge=1)
+    block: int = Field(100, ge=1)
+    shift_min_s: float = Field(2.0, gt=0)
+
+    @model_validator(mode="after")
+    def _whole_blocks(self) -> PermutationsConfig:
+        if self.n % self.block:
+            raise ValueError(f"n: {self.n} must be a multiple of block ({self.block})")
+        return self
+
+
+class CanariesConfig(Config):
+    """Listeners whose verdict is known beforehand, judged in one named condition (soundness.md 7).
+
+    `variant` is a variant's name (None: the first of the sweep); `noise_level` one of the study's levels (None: the
+    level nearest to .4).
+    """
+
+    variant: str | None = None
+    noise_level: Annotated[float, Field(ge=0, le=1)] | None = None
+    n_noise_channels: int = Field(200, ge=20)
+    n_acoustic_listeners: int = Field(40, ge=10)
+    positive_snr_db: float = 0.0
+
+
+class EegConfig(Config):
+    """One EEG data set and everything done with it. Exactly one of `simulation` and `cnd` is given."""
+
+    simulation: SimulationConfig | None = None
+    cnd: CndConfig | None = None
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    trf: TrfConfig = TrfConfig()
+    permutations: PermutationsConfig = PermutationsConfig()
+    canaries: CanariesConfig | None = CanariesConfig()
+    alpha: float = Field(0.05, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> EegConfig:
+        if (self.simulation is None) == (self.cnd is None):
+            raise ValueError("simulation, cnd: exactly one of them says where the EEG comes from")
+        return self

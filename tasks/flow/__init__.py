@@ -1,0 +1,1 @@
+"""Autoregressive rectified-flow models of latent sequences, and their likelihood."""
