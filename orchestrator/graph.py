@@ -12,6 +12,7 @@ class CellSpec:
     """One cell as it is planned: what it is called, what decides its result, and whose results it reads.
 
     `labels` (variant, noise_level, subject, role, model, block, ...) are for people and for grouping: not hashed.
+    `missing` names the data that is not there yet: such a cell is planned, and blocked.
     """
 
     stage: str
@@ -20,6 +21,7 @@ class CellSpec:
     inputs: Mapping[str, str | tuple[str, ...]]
     signature: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    missing: str | None = None
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -33,9 +35,10 @@ class CellSpec:
 
 @dataclass(frozen=True)
 class Graph:
-    """All cells of a study by signature, parents before children."""
+    """All cells of a study by signature, parents before children; `notes` say what was left out of it, and why."""
 
     cells: Mapping[str, CellSpec]
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[CellSpec]:
         return iter(self.cells.values())

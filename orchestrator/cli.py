@@ -1,0 +1,148 @@
+"""The verbs of the command line. Thin: each verb's module does the work, and is imported when it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Studies of musical surprisal as graphs of cells: trained by Ray Tune, tracked by MLflow, kept in a ledger.",
+)
+
+ExperimentArgument = Annotated[str, typer.Argument(help="the experiment's YAML file", metavar="EXPERIMENT")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="key=value over the YAML, such as surprisal.n_steps=50", metavar="[KEY=VALUE]...", show_default=False
+    ),
+]
+LedgerOption = Annotated[str | None, typer.Option("--ledger", help="folder or URL (s3://bucket/prefix) of the results")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@app.command()
+def run(
+    experiment: ExperimentArgument,
+    overrides: Overrides = None,
+    ledger: LedgerOption = None,
+    inline: Annotated[bool, typer.Option("--inline", help="every task in this process, without Ray")] = False,
+    address: Annotated[str | None, typer.Option("--address", help="a running Ray cluster; else a local Ray")] = None,
+    retry: Annotated[str | None, typer.Option("--retry", help="'failed': try failed cells again")] = None,
+) -> None:
+    """Compute what is not in the ledger yet, then report. The same command resumes."""
+    from orchestrator.verbs.run import run as run_verb
+
+    if retry not in (None, "failed"):
+        _refuse(f"--retry {retry!r}: allowed is 'failed'")
+    study = _open(experiment, overrides, ledger)
+    raise typer.Exit(run_verb(study, inline=inline, address=address, retry_failed=retry == "failed"))
+
+
+@app.command()
+def plan(
+    experiment: ExperimentArgument,
+    overrides: Overrides = None,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+    everything: Annotated[bool, typer.Option("--all", help="name every cell that is not cached")] = False,
+    show_config: Annotated[bool, typer.Option("--show-config", help="every key, its value and its origin")] = False,
+) -> None:
+    """Say of each cell whether it is cached, to do (and why) or blocked (by what)."""
+    from orchestrator.verbs.plan import plan as plan_verb
+
+    typer.echo(plan_verb(_open(experiment, overrides, ledger), as_json, everything, show_config))
+
+
+@app.command()
+def status(
+    experiment: ExperimentArgument,
+    overrides: Overrides = None,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say where a study stands: counts, failures, drivers at work."""
+    from orchestrator.verbs.status import status as status_verb
+
+    typer.echo(status_verb(_open(experiment, overrides, ledger), as_json))
+
+
+@app.command()
+def report(experiment: ExperimentArgument, overrides: Overrides = None, ledger: LedgerOption = None) -> None:
+    """Draw figures and tables from the ledger."""
+    from orchestrator.verbs.report import report as report_verb
+
+    typer.echo(report_verb(_open(experiment, overrides, ledger)))
+
+
+@app.command()
+def explain(
+    signature: Annotated[str, typer.Argument(help="the first characters of a cell's signature", metavar="SIGNATURE")],
+    ledger: Annotated[str, typer.Option("--ledger", help="folder or URL of the results")] = "./results",
+    as_json: JsonOption = False,
+) -> None:
+    """Walk from a result back to the recordings it was made of."""
+    from orchestrator.reading import UsageError
+    from orchestrator.verbs.explain import explain as explain_verb
+
+    try:
+        typer.echo(explain_verb(ledger, signature, as_json))
+    except UsageError as error:
+        _refuse(str(error))
+
+
+@app.command()
+def surprisal(
+    files: Annotated[list[str], typer.Argument(help="recordings, or folders of them", metavar="FILES...")],
+    model: Annotated[str, typer.Option("--model", help="signature of a flow in the ledger")],
+    noise_levels: Annotated[str, typer.Option("--noise-levels", help="comma-separated, each in [0, 1]")] = "0.0",
+    out: Annotated[str, typer.Option("--out", help="folder for the csv files")] = ".",
+    ledger: Annotated[str, typer.Option("--ledger", help="folder or URL of the results")] = "./results",
+    n_steps: Annotated[int, typer.Option("--n-steps", min=1, help="Euler steps")] = 100,
+    n_probes: Annotated[int, typer.Option("--n-probes", min=1, help="Rademacher probes")] = 4,
+) -> None:
+    """Information content of recordings at noise levels, one csv each: Time, IC_<level>, ..."""
+    from orchestrator.reading import UsageError
+    from orchestrator.verbs.surprisal import surprisal as surprisal_verb
+
+    try:
+        raise typer.Exit(surprisal_verb(files, model, noise_levels, out, ledger, n_steps, n_probes))
+    except UsageError as error:
+        _refuse(str(error))
+
+
+@app.command()
+def ui(
+    ledger: Annotated[str, typer.Option("--ledger", help="folder of the results")] = "./results",
+    tracking_uri: Annotated[str | None, typer.Option("--tracking-uri", help="another MLflow store")] = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
+) -> None:
+    """Open MLflow on the store of a ledger, on this machine only (127.0.0.1)."""
+    from orchestrator.verbs.ui import ui as ui_verb
+
+    raise typer.Exit(ui_verb(ledger, tracking_uri, port))
+
+
+def _open(experiment: str, overrides: list[str] | None, ledger: str | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    from orchestrator.opening import open_study
+    from orchestrator.reading import UsageError
+
+    try:
+        return open_study(experiment, overrides or (), ledger)
+    except UsageError as error:
+        _refuse(str(error))
+
+
+def _refuse(sentence: str) -> NoReturn:
+    typer.echo(f"orchestrator: {sentence}", err=True)
+    raise SystemExit(2)
+
+
+def main() -> None:
+    """The console command; bad usage exits 2."""
+    sys.exit(app())

@@ -1,0 +1,348 @@
+"""The EEG part of the graph: subjects, encoding models, permutations, the group's tests, the canaries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.experiment import Science
+from orchestrator.graph import CellSpec
+from orchestrator.signature import canonical, sign
+from orchestrator.stages import STAGES
+from tasks.eeg.config import CanariesConfig, EegConfig, ModelConfig, SimulationConfig
+
+if TYPE_CHECKING:
+    from orchestrator.planner import Builder
+
+Planned = Mapping[str, str]
+CANARY_NOISE_LEVEL = 0.4
+SIMULATION_LISTED = {"n_subjects"}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One subject under one condition: its EEG, its TRF, its blocks of permutations."""
+
+    subject: str
+    variant: str
+    noise_level: float
+    model: str
+    eeg: str
+    trf: str
+    permutations: tuple[str, ...]
+
+
+def plan_eeg(builder: Builder, variant: str, science: Science, made: Planned) -> None:
+    """Encoding models of every subject at every noise level of one variant."""
+    assert science.eeg is not None
+    subjects = _plan_subjects(builder, science, made)
+    for model in _models(builder, science):
+        for level in science.surprisal.noise_levels:
+            for subject, eeg in subjects.items():
+                _plan_fit(builder, science, made, variant, level, model, subject, eeg)
+
+
+def _models(builder: Builder, science: Science) -> list[ModelConfig]:
+    assert science.eeg is not None
+    assert science.data.stimuli is not None
+    models = list(science.eeg.trf.models)
+    if science.data.stimuli.source == "audio":
+        left_out = [model for model in models if model.regressor == "onset"]
+        if left_out:
+            builder.note("eeg.trf.models: regressor onset left out (the stimuli have no notes)")
+        models = [model for model in models if model.regressor != "onset"]
+    return models
+
+
+def _model_name(model: ModelConfig) -> str:
+    return f"{model.reduced}/{model.regressor}"
+
+
+def _plan_features(builder: Builder, eeg: EegConfig, made: Planned) -> str:
+    rate = eeg.preprocessing.sample_rate_hz
+    return builder.add(
+        "features",
+        "features stimuli",
+        {"sample_rate_hz": rate},
+        {"corpus": made["corpus stimuli"]},
+        {"role": "stimuli"},
+    )
+
+
+def _plan_subjects(builder: Builder, science: Science, made: Planned) -> dict[str, str]:
+    eeg = science.eeg
+    assert eeg is not None
+    if eeg.simulation is not None:
+        names = [f"S{number:02d}" for number in range(1, eeg.simulation.n_subjects + 1)]
+        return {name: _plan_simulated(builder, science, made, name, {"kind": "listener"}) for name in names}
+    cnd = eeg.cnd
+    assert cnd is not None
+    manifest = builder.manifest
+    planned = {}
+    stimulus_file = f"{cnd.path}/dataStim.mat"
+    for subject in manifest.subjects[cnd.path]:
+        missing = manifest.missing.get(cnd.path) or manifest.missing.get(cnd.trials or "")
+        file = subject.file or {"path": f"{cnd.path}/{subject.name}.mat", "size": 0, "version": "missing"}
+        config = {
+            "subject": subject.name,
+            "cnd": {
+                "file": file["path"],
+                "size": file["size"],
+                "version": file["version"],
+                "stimulus_file": stimulus_file,
+                "stimulus_version": manifest.companions.get(stimulus_file, {}).get("version", "missing"),
+                "trials_file": cnd.trials,
+                "trials_version": manifest.companions.get(cnd.trials or "", {}).get("version"),
+            },
+            "preprocessing": eeg.preprocessing.model_dump(mode="json"),
+        }
+        labels = {"subject": subject.name}
+        inputs = {"corpus": made["corpus stimuli"]}
+        planned[subject.name] = builder.add("eeg", f"eeg {subject.name}", config, inputs, labels, missing)
+    return planned
+
+
+def _plan_simulated(
+    builder: Builder,
+    science: Science,
+    made: Planned,
+    subject: str,
+    listener: Mapping[str, Any],
+    inputs: Mapping[str, str] | None = None,
+) -> str:
+    assert science.eeg is not None
+    simulation = science.eeg.simulation or SimulationConfig()
+    config = {
+        "seed": science.data.seed,
+        "subject": subject,
+        **listener,
+        "simulation": simulation.model_dump(mode="json", exclude=SIMULATION_LISTED),
+        "preprocessing": science.eeg.preprocessing.model_dump(mode="json"),
+    }
+    sources = {"corpus": made["corpus stimuli"], "pitch_surprisal": made["pitch_surprisal stimuli"], **(inputs or {})}
+    return builder.add("eeg", f"eeg {subject}", config, sources, {"subject": subject})
+
+
+def _plan_fit(
+    builder: Builder,
+    science: Science,
+    made: Planned,
+    variant: str,
+    level: float,
+    model: ModelConfig,
+    subject: str,
+    eeg: str,
+) -> Fit:
+    settings = science.eeg
+    assert settings is not None
+    trf = settings.trf
+    config = {
+        "trf": {"lag_min_s": trf.lag_min_s, "lag_max_s": trf.lag_max_s, "lambdas": list(trf.lambdas)},
+        "model": {"reduced": model.reduced, "regressor": model.regressor},
+        "sample_rate_hz": settings.preprocessing.sample_rate_hz,
+    }
+    inputs = {
+        "eeg": eeg,
+        "features": _plan_features(builder, settings, made),
+        "corpus": made["corpus stimuli"],
+        "surprisal": made[f"surprisal stimuli {level!r}"],
+    }
+    labels = {
+        "variant": variant,
+        "noise_level": repr(level),
+        "subject": subject,
+        "model": _model_name(model),
+        "tested": "true" if model.tested else "false",
+    }
+    title = f"{subject} {variant} s={level!r} {_model_name(model)}"
+    fitted = builder.add("trf", f"trf {title}", config, inputs, labels)
+    blocks = []
+    for first in range(0, settings.permutations.n if model.tested else 0, settings.permutations.block):
+        null = {
+            **config,
+            "first": first,
+            "count": settings.permutations.block,
+            "shift_min_s": settings.permutations.shift_min_s,
+            "seed": science.data.seed,
+        }
+        block = {**labels, "block": str(first)}
+        blocks.append(builder.add("permutations", f"permutations {first}.. {title}", null, inputs, block))
+    return Fit(subject, variant, level, _model_name(model), eeg, fitted, tuple(blocks))
+
+
+def plan_group(builder: Builder, variants: Mapping[str, Science]) -> None:
+    """One aggregate per model: the family of its correction is all levels and variants of one figure."""
+    cells = list(builder.cells.values())
+    science = next((science for science in variants.values() if science.eeg is not None), None)
+    if science is None or science.eeg is None:
+        builder.note("eeg, features, trf, permutations, group, canaries: left out (the study has no eeg section)")
+        return
+    for model in _models(builder, science):
+        name = _model_name(model)
+        fits = [cell for cell in cells if cell.stage == "trf" and cell.labels["model"] == name]
+        fits = [cell for cell in fits if not cell.labels["subject"].startswith("canary-")]
+        blocks: dict[tuple[str, ...], list[str]] = {}
+        for cell in cells:
+            if cell.stage == "permutations":
+                blocks.setdefault(_condition(cell), []).append(cell.signature)
+        entries = [
+            Fit(
+                cell.labels["subject"],
+                cell.labels["variant"],
+                float(cell.labels["noise_level"]),
+                name,
+                str(cell.inputs["eeg"]),
+                cell.signature,
+                tuple(blocks.get(_condition(cell), ())),
+            )
+            for cell in fits
+        ]
+        config, inputs = _group_cell(
+            {"reduced": model.reduced, "regressor": model.regressor}, science.eeg.alpha, entries
+        )
+        builder.add("group", f"group {name}", config, inputs, {"model": name, "tested": str(model.tested).lower()})
+
+
+def _condition(cell: CellSpec) -> tuple[str, ...]:
+    return tuple(cell.labels[key] for key in ("subject", "variant", "noise_level", "model"))
+
+
+def _group_cell(
+    model: Mapping[str, str], alpha: float, fits: Sequence[Fit], missing: Sequence[Mapping[str, str]] = ()
+) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
+    trf = tuple(fit.trf for fit in fits)
+    permutations = tuple(dict.fromkeys(block for fit in fits for block in fit.permutations))
+    index = {signature: position for position, signature in enumerate(permutations)}
+    eeg = tuple(dict.fromkeys(fit.eeg for fit in fits))
+    conditions: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for position, fit in enumerate(fits):
+        entry = {
+            "subject": fit.subject,
+            "trf": position,
+            "permutations": [index[block] for block in fit.permutations],
+            "eeg": eeg.index(fit.eeg),
+        }
+        conditions.setdefault((fit.variant, fit.noise_level), []).append(entry)
+    listed = [
+        {"variant": variant, "noise_level": level, "subjects": subjects}
+        for (variant, level), subjects in conditions.items()
+    ]
+    config = {"model": dict(model), "alpha": alpha, "conditions": listed, "missing": [dict(item) for item in missing]}
+    return config, {"trf": trf, "permutations": permutations, "eeg": eeg}
+
+
+def reduce(cell: CellSpec, failed: Mapping[str, str]) -> CellSpec | None:
+    """The aggregate without the inputs that failed, naming who is missing; None when nothing is left of it."""
+    if cell.stage != "group":
+        return None
+    trf, permutations, eeg = (tuple(cell.inputs[role]) for role in ("trf", "permutations", "eeg"))
+    fits: list[Fit] = []
+    missing: dict[str, str] = {}
+    for condition in cell.config["conditions"]:
+        for entry in condition["subjects"]:
+            blocks = tuple(permutations[position] for position in entry["permutations"])
+            fit = Fit(
+                entry["subject"],
+                condition["variant"],
+                float(condition["noise_level"]),
+                "",
+                eeg[entry["eeg"]],
+                trf[entry["trf"]],
+                blocks,
+            )
+            gone = [failed[signature] for signature in (fit.eeg, fit.trf, *blocks) if signature in failed]
+            if gone:
+                missing.setdefault(f"{fit.subject} ({fit.variant} s={fit.noise_level!r})", gone[0])
+            else:
+                fits.append(fit)
+    if not fits:
+        return None
+    named = [{"subject": subject, "reason": reason} for subject, reason in missing.items()]
+    config, inputs = _group_cell(cell.config["model"], float(cell.config["alpha"]), fits, _by_subject(named, fits))
+    signature = sign(cell.stage, STAGES[cell.stage].version, config, inputs)
+    return CellSpec(cell.stage, cell.name, canonical(config), inputs, signature, cell.labels)
+
+
+def _by_subject(named: Sequence[Mapping[str, str]], fits: Sequence[Fit]) -> list[dict[str, str]]:
+    """One line for a subject that is missing everywhere, one for each condition otherwise."""
+    present = {fit.subject for fit in fits}
+    lines: dict[str, str] = {}
+    for item in named:
+        subject = item["subject"].split(" (", 1)[0]
+        lines.setdefault(item["subject"] if subject in present else subject, item["reason"])
+    return [{"subject": subject, "reason": reason} for subject, reason in lines.items()]
+
+
+def plan_canaries(builder: Builder, variants: Mapping[str, Science], planned: Mapping[str, Planned]) -> None:
+    """The three listeners whose verdict is known beforehand, in one named condition, under the first tested model."""
+    candidates = {name: science for name, science in variants.items() if science.eeg is not None}
+    if not candidates:
+        return
+    first = next(iter(candidates.values())).eeg
+    assert first is not None
+    settings = first.canaries
+    if settings is None or "pitch_surprisal stimuli" not in next(iter(planned.values())):
+        builder.note("canaries: left out (eeg.canaries: null, or the stimuli have no notes to plant a response on)")
+        return
+    variant = settings.variant or next(iter(candidates))
+    if variant not in candidates:
+        raise ValueError(f"eeg.canaries.variant: {variant!r} is no variant; allowed: {', '.join(candidates)}")
+    science = candidates[variant]
+    model = next((model for model in _models(builder, science) if model.tested), None)
+    if model is None:
+        builder.note("canaries: left out (no model of eeg.trf.models is tested)")
+        return
+    level = _canary_level(settings, science)
+    fits = [
+        _plan_fit(builder, science, planned[variant], variant, level, model, f"canary-{kind}", eeg)
+        for kind, eeg in _plan_canary_eeg(builder, science, planned[variant], settings, level).items()
+    ]
+    blocks = tuple(block for fit in fits for block in fit.permutations)
+    listeners = [
+        {
+            "kind": fit.subject.removeprefix("canary-"),
+            "trf": position,
+            "permutations": [blocks.index(block) for block in fit.permutations],
+            "eeg": position,
+        }
+        for position, fit in enumerate(fits)
+    ]
+    config = {
+        "model": {"reduced": model.reduced, "regressor": model.regressor},
+        "alpha": first.alpha,
+        "variant": variant,
+        "noise_level": level,
+        "listeners": listeners,
+    }
+    inputs = {"trf": tuple(fit.trf for fit in fits), "permutations": blocks, "eeg": tuple(fit.eeg for fit in fits)}
+    builder.add("canaries", "canaries", config, inputs, {"model": _model_name(model)})
+
+
+def _plan_canary_eeg(
+    builder: Builder, science: Science, made: Planned, settings: CanariesConfig, level: float
+) -> dict[str, str]:
+    listeners: dict[str, dict[str, Any]] = {
+        "noise": {"kind": "noise", "n_channels": settings.n_noise_channels},
+        "acoustic": {"kind": "acoustic", "n_channels": settings.n_acoustic_listeners},
+        "positive": {"kind": "positive", "n_channels": 64, "snr_db": settings.positive_snr_db},
+    }
+    driver = {"surprisal": made[f"surprisal stimuli {level!r}"]}
+    return {
+        kind: _plan_simulated(
+            builder, science, made, f"canary-{kind}", listener, driver if kind == "positive" else None
+        )
+        for kind, listener in listeners.items()
+    }
+
+
+def _canary_level(settings: CanariesConfig, science: Science) -> float:
+    levels = science.surprisal.noise_levels
+    if settings.noise_level is None:
+        return min(levels, key=lambda level: abs(level - CANARY_NOISE_LEVEL))
+    if settings.noise_level not in levels:
+        listed = ", ".join(repr(level) for level in levels)
+        raise ValueError(
+            f"eeg.canaries.noise_level: {settings.noise_level!r} is not among surprisal.noise_levels ({listed})"
+        )
+    return settings.noise_level

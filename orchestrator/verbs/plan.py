@@ -1,0 +1,94 @@
+"""What a run would do, and why, without doing any of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from orchestrator.opening import Study, Surveyed, survey
+from orchestrator.reasons import SENTENCES, State
+from orchestrator.signature import SHORT
+from orchestrator.stages import STAGES
+
+SHOWN = 60
+
+
+def plan(study: Study, as_json: bool, everything: bool, show_config: bool) -> str:
+    """The plan as text or JSON. Cells that are cached are counted; all others are named with their reason."""
+    states = survey(study, full=False)
+    if as_json:
+        return json.dumps(_as_json(study, states), indent=1)
+    lines = [f"study {study.experiment.name}: {len(study.graph)} cells, ledger {study.ledger.storage.root}"]
+    if show_config:
+        lines += _config_lines(study)
+    lines += _table(study, states)
+    lines += [f"note: {sentence}" for sentence in study.graph.notes]
+    lines += _named(study, states, everything)
+    return "\n".join(lines)
+
+
+def _as_json(study: Study, states: dict[str, Surveyed]) -> dict[str, Any]:
+    cells = [
+        {
+            "stage": cell.stage,
+            "name": cell.name,
+            "signature": cell.signature,
+            "state": states[cell.signature][0].value,
+            "reason": states[cell.signature][1].value,
+            "missing": cell.missing,
+            "inputs": list(cell.parents),
+        }
+        for cell in study.graph
+    ]
+    counts = Counter(state.value for state, _, _ in states.values())
+    return {
+        "study": study.experiment.name,
+        "ledger": study.ledger.storage.root,
+        "notes": list(study.graph.notes),
+        "counts": dict(counts),
+        "cells": cells,
+    }
+
+
+def _table(study: Study, states: dict[str, Surveyed]) -> list[str]:
+    lines = [f"{'stage':<18}{'cells':>7}{'cached':>8}{'to do':>8}{'blocked':>9}{'failed':>8}"]
+    for stage in STAGES:
+        counts = Counter(states[cell.signature][0] for cell in study.graph if cell.stage == stage)
+        if counts:
+            row = [counts[state] for state in (State.CACHED, State.TO_DO, State.BLOCKED, State.FAILED)]
+            lines.append(f"{stage:<18}{sum(row):>7}{row[0]:>8}{row[1]:>8}{row[2]:>9}{row[3]:>8}")
+    return lines
+
+
+def _named(study: Study, states: dict[str, Surveyed], everything: bool) -> list[str]:
+    open_cells = [cell for cell in study.graph if states[cell.signature][0] is not State.CACHED]
+    if not open_cells:
+        return ["everything is cached: a run would compute nothing"]
+    lines = []
+    for cell in open_cells if everything else open_cells[:SHOWN]:
+        state, reason, _ = states[cell.signature]
+        why = cell.missing or SENTENCES[reason]
+        lines.append(f"  {state.value:<8} {cell.signature[:SHORT]}  {cell.name}  ({why})")
+    if len(open_cells) > len(lines):
+        lines.append(f"  ... and {len(open_cells) - len(lines)} more (--all names them, --json has everything)")
+    return lines
+
+
+def _config_lines(study: Study) -> list[str]:
+    lines = []
+    for key, value in _flat(study.experiment.model_dump(mode="json")):
+        origin = next((study.origins[k] for k in (key, *_parents(key)) if k in study.origins), "default")
+        lines.append(f"  {key} = {json.dumps(value)}  [{origin}]")
+    return lines
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        return [leaf for key, item in value.items() for leaf in _flat(item, f"{prefix}.{key}" if prefix else key)]
+    return [(prefix, value)]
+
+
+def _parents(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]

@@ -1,0 +1,155 @@
+"""The graph: which cells there are, and which of them a change touches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from orchestrator.graph import CellSpec, Graph
+from orchestrator.manifest import resolve
+from orchestrator.planner import build
+from orchestrator.planner_eeg import reduce
+from orchestrator.reading import load_experiment
+from orchestrator.storage import Storage
+
+ROOT = Path(__file__).parents[2]
+
+
+def graph(tmp_path: Path, name: str, *overrides: str) -> Graph:
+    experiment = load_experiment(str(ROOT / f"experiments/{name}.yaml"), overrides).experiment
+    return build(experiment, resolve(experiment, Storage(str(tmp_path / "results"))))
+
+
+def added(before: Graph, after: Graph) -> Counter[str]:
+    return Counter(cell.stage for cell in after if cell.signature not in before.cells)
+
+
+def removed(before: Graph, after: Graph) -> Counter[str]:
+    return added(after, before)
+
+
+def test_parents_come_before_children(tmp_path: Path) -> None:
+    seen: set[str] = set()
+    for cell in graph(tmp_path, "demo"):
+        assert set(cell.parents) <= seen, cell.name
+        seen.add(cell.signature)
+
+
+def test_golden_signatures(tmp_path: Path) -> None:
+    """A change here means that every result in every ledger is computed again: raise a stage's version instead."""
+    first = {}
+    for cell in graph(tmp_path, "demo"):
+        first.setdefault(cell.stage, cell.signature[:12])
+    assert first == GOLDEN
+
+
+GOLDEN: dict[str, str] = {}
+
+
+def test_a_noise_level_adds_only_that_level(tmp_path: Path) -> None:
+    before = graph(tmp_path, "demo")
+    after = graph(tmp_path, "demo", "surprisal.noise_levels=[0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9]")
+    variants, subjects, models, blocks = 4, 6, 3, 2
+    assert added(before, after) == {
+        "surprisal": 2 * variants,
+        "pitch": variants,
+        "trf": variants * subjects * models,
+        "permutations": variants * subjects * blocks,
+        "group": models,
+    }
+    assert removed(before, after) == {"group": models}
+
+
+def test_a_subject_adds_only_that_subject(tmp_path: Path) -> None:
+    before = graph(tmp_path, "demo")
+    after = graph(tmp_path, "demo", "eeg.simulation.n_subjects=7")
+    conditions = 4 * 6
+    assert added(before, after) == {"eeg": 1, "trf": 3 * conditions, "permutations": 2 * conditions, "group": 3}
+
+
+def test_more_permutations_add_only_the_missing_blocks(tmp_path: Path) -> None:
+    before = graph(tmp_path, "demo")
+    after = graph(tmp_path, "demo", "eeg.permutations.n=400")
+    assert added(before, after) == {"permutations": 2 * (4 * 6 * 6 + 3), "group": 1, "canaries": 1}
+    assert removed(before, after) == {"group": 1, "canaries": 1}
+
+
+def test_keys_that_cannot_matter_do_not_count(tmp_path: Path) -> None:
+    one = "sweep=[{autoencoder.bottleneck: [tanh]}]"
+    before = graph(tmp_path, "demo", one, "eeg.canaries=null")
+    after = graph(tmp_path, "demo", one, "eeg.canaries=null", "autoencoder.latent_noise.logit_mean=2.0")
+    assert not added(before, after)
+
+
+def test_arms_share_their_base(tmp_path: Path) -> None:
+    bases = Counter(cell.inputs["base"] for cell in graph(tmp_path, "demo") if cell.stage == "autoencoder")
+    assert sorted(bases.values()) == [1, 3]
+
+
+def test_canaries_are_never_in_a_group(tmp_path: Path) -> None:
+    planned = graph(tmp_path, "demo")
+    canaries = {cell.signature for cell in planned if cell.labels.get("subject", "").startswith("canary-")}
+    assert canaries
+    for cell in planned:
+        if cell.stage == "group":
+            assert not canaries & set(cell.parents)
+
+
+def test_missing_data_block_what_needs_them(tmp_path: Path) -> None:
+    planned = graph(tmp_path, "noise_levels")
+    waiting = {cell.stage for cell in planned if cell.missing}
+    ready = {cell.stage for cell in planned if not cell.missing}
+    assert {"corpus", "autoencoder", "flow", "trf", "permutations", "group", "eeg"} <= waiting
+    assert "tunes" in ready
+    assert len({cell.labels["subject"] for cell in planned if cell.stage == "eeg" and "Sub" in cell.name}) == 20
+
+
+def test_recordings_without_eeg_leave_its_stages_out(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio/a.wav").write_bytes(b"RIFF")
+    planned = graph(tmp_path, "recordings", f"data.path={tmp_path / 'audio'}")
+    assert not {cell.stage for cell in planned} & {"trf", "eeg", "group", "pitch"}
+    assert any("eeg" in note for note in planned.notes)
+    assert any("pitch" in note for note in planned.notes)
+    assert not any(cell.missing for cell in planned)
+
+
+def group_cell(planned: Graph) -> CellSpec:
+    return next(cell for cell in planned if cell.stage == "group" and cell.labels["tested"] == "true")
+
+
+def test_a_group_without_a_failed_subject_names_it(tmp_path: Path) -> None:
+    planned = graph(tmp_path, "demo")
+    whole = group_cell(planned)
+    failed = {cell.signature: "no trials" for cell in planned if cell.labels.get("subject") == "S03"}
+    reduced = reduce(whole, failed)
+    assert reduced is not None
+    assert reduced.config["missing"] == [{"subject": "S03", "reason": "no trials"}]
+    assert not set(failed) & set(reduced.parents)
+    assert len(reduced.inputs["trf"]) == len(whole.inputs["trf"]) - 24
+    assert reduced.signature != whole.signature
+
+
+def test_nothing_left_of_a_group(tmp_path: Path) -> None:
+    planned = graph(tmp_path, "demo")
+    assert reduce(group_cell(planned), dict.fromkeys(planned.cells, "lost")) is None
+
+
+def test_canary_condition_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="noise_level"):
+        graph(tmp_path, "demo", "eeg.canaries.noise_level=0.33")
+    with pytest.raises(ValueError, match="is no variant"):
+        graph(tmp_path, "demo", "eeg.canaries.variant=relu none")
+
+
+def test_content_decides_not_the_clock(tmp_path: Path) -> None:
+    audio = tmp_path / "audio"
+    audio.mkdir()
+    (audio / "a.wav").write_bytes(b"RIFF0000")
+    first = graph(tmp_path, "recordings", f"data.path={audio}")
+    (audio / "a.wav").write_bytes(b"RIFF0000")
+    assert set(graph(tmp_path, "recordings", f"data.path={audio}").cells) == set(first.cells)
+    (audio / "a.wav").write_bytes(b"RIFF0001")
+    assert set(graph(tmp_path, "recordings", f"data.path={audio}").cells).isdisjoint(first.cells)
