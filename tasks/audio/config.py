@@ -4,27 +4,40 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from tasks.config import Config
 
 SAMPLE_RATE_HZ = 44_100
-Range = tuple[float, float]
+
+
+def _ordered(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"[{value[0]:g}, {value[1]:g}]: the lower end of a range comes first")
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+Positive = Annotated[float, Field(gt=0)]
+PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 
 
 class RenderConfig(Config):
-    """The synthesiser. Each rendering draws its tempo, brightness, decay and note levels from these ranges."""
+    """The synthesiser. Each rendering draws its tempo, brightness, decay and note levels from these ranges.
+
+    Without `vary_tempo` every rendering has the middle of `tempo_bpm`. MIDI files always keep their own tempo.
+    """
 
     harmonics: int = Field(8, ge=1, le=32)
-    tempo_bpm: Range = (80.0, 126.0)
+    tempo_bpm: PositiveRange = (80.0, 126.0)
     spectral_slope_db_per_octave: Range = (-9.0, -5.0)
-    decay_s: Range = (0.4, 0.9)
+    decay_s: PositiveRange = (0.4, 0.9)
     velocity_db: Range = (-9.0, 0.0)
     vary_tempo: bool = True
 
 
 class SplitConfig(Config):
-    """Shares of a source's tunes (or recordings) for training, choosing, and testing (soundness.md 3).
+    """Shares of a source's tunes (or recordings) for training, choosing, and testing.
 
     Tunes whose transposition-invariant interval n-grams (length `ngram`) overlap by `overlap` or more are never split.
     Within recordings the last `held_out_share` of each is held out, after a gap of `gap_s`.
@@ -70,3 +83,34 @@ class DataSet(Config):
         if (self.split_by == "tune") == (self.source == "audio"):
             raise ValueError(f"split_by: {self.split_by} does not fit source {self.source}")
         return self
+
+
+class SourceFile(Config):
+    """A file of the outside world as the study found it: `version` is its ETag, or its time of modification."""
+
+    path: str
+    size: int
+    version: str
+
+
+class TunesConfig(Config):
+    """The config of a ``tunes`` cell; `files` are the MIDI files."""
+
+    source: Literal["chorales", "midi"]
+    files: tuple[SourceFile, ...] = ()
+    split: SplitConfig
+    seed: int
+
+
+class CorpusConfig(Config):
+    """The config of a ``corpus`` cell; `files` are the recordings of source ``audio``.
+
+    A corpus that shares recordings or melodies with its input ``train`` is refused unless `allow_overlap`.
+    """
+
+    role: str
+    dataset: DataSet
+    seed: int
+    split: SplitConfig
+    files: tuple[SourceFile, ...] = ()
+    allow_overlap: bool = False
