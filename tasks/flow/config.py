@@ -1,4 +1,4 @@
-"""The autoregressive rectified-flow model's sizes and training (method.md 7)."""
+"""The autoregressive rectified-flow model's sizes and training."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pydantic import Field
 
 from tasks.config import Config
 
+Size = Literal["tiny", "small", "paper"]
+
 
 class FlowConfig(Config):
     """A causal transformer over latent frames with a rectified-flow head, trained by AdamW.
 
-    `tau_sampling` is how the data share tau is drawn in training; `sequence_frames` is the length of training crops.
+    `tau_sampling` is how the data share tau is drawn in training; `sequence_frames` is the length of training crops,
+    and of the longest context in evaluation.
     """
 
-    size: Literal["tiny", "small", "paper"] = "paper"
+    size: Size = "paper"
     steps: int = Field(200_000, ge=1)
     batch_size: int = Field(32, ge=1)
     sequence_frames: int = Field(4600, ge=2)
@@ -24,3 +27,73 @@ class FlowConfig(Config):
     ema_decay: float = Field(0.999, ge=0, lt=1)
     tau_sampling: Literal["uniform", "logit_normal"] = "uniform"
     checkpoint_every: int = Field(1_000, ge=1)
+
+
+class Architecture(Config):
+    """Widths and depths of one size of the model; never written by a user.
+
+    The `paper` values are those of the published inference code (CPJKU/pa-audioic): a decoder-only transformer of
+    12.62 M parameters with rotary positions on `rotary_dims` of each attention head, and a flow head of 4.10 M.
+    `tau_draws` is how often each context is used in one training step, with its own noise and tau.
+    """
+
+    latent_dim: int = 64
+    width: int
+    depth: int
+    heads: int
+    head_dim: int
+    rotary_dims: int
+    feedforward: int
+    dropout: float
+    flow_width: int
+    flow_blocks: int
+    flow_hidden: int
+    fourier_features: int
+    fourier_scale: float
+    tau_draws: int = 4
+
+
+ARCHITECTURES: dict[Size, Architecture] = {
+    "tiny": Architecture(
+        width=64,
+        depth=2,
+        heads=4,
+        head_dim=16,
+        rotary_dims=8,
+        feedforward=256,
+        dropout=0.1,
+        flow_width=64,
+        flow_blocks=2,
+        flow_hidden=64,
+        fourier_features=32,
+        fourier_scale=1.0,
+    ),
+    "small": Architecture(
+        width=128,
+        depth=6,
+        heads=4,
+        head_dim=32,
+        rotary_dims=16,
+        feedforward=512,
+        dropout=0.1,
+        flow_width=128,
+        flow_blocks=4,
+        flow_hidden=256,
+        fourier_features=64,
+        fourier_scale=4.0,
+    ),
+    "paper": Architecture(
+        width=256,
+        depth=12,
+        heads=8,
+        head_dim=64,
+        rotary_dims=32,
+        feedforward=1024,
+        dropout=0.1,
+        flow_width=256,
+        flow_blocks=8,
+        flow_hidden=512,
+        fourier_features=128,
+        fourier_scale=16.0,
+    ),
+}
