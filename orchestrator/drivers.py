@@ -1,0 +1,81 @@
+"""Which drivers are alive: advice that saves work, never what guards a result."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import time
+from functools import lru_cache
+from pathlib import Path
+
+from orchestrator.paths import check_name
+from orchestrator.provenance import utc_now
+from orchestrator.status import dump
+from orchestrator.storage import Storage
+
+_FOLDER = "drivers"
+_CLOCK = "clock"
+
+
+def beat(storage: Storage, driver: str) -> None:
+    """Say that this process is alive and drives under the id `driver`."""
+    record = {"host": machine(), "pid": os.getpid(), "start": started(os.getpid()), "beat": utc_now()}
+    storage.write(f"{_FOLDER}/{check_name(driver)}.json", dump(record))
+
+
+def leave(storage: Storage, driver: str) -> None:
+    """Say that this driver ended in order."""
+    storage.delete(f"{_FOLDER}/{check_name(driver)}.json")
+
+
+def alive(storage: Storage, max_age_s: float) -> set[str]:
+    """Drivers whose last beat is young by the store's clock, and which, on this machine, still are the same process."""
+    now = _now(storage)
+    names = [name for name in storage.names(_FOLDER) if name.endswith(".json")]
+    return {name.removesuffix(".json") for name in names if _is_alive(storage, f"{_FOLDER}/{name}", now, max_age_s)}
+
+
+def _is_alive(storage: Storage, path: str, now: float, max_age_s: float) -> bool:
+    try:
+        record = json.loads(storage.read(path))
+        if now - storage.modified(path) > max_age_s:
+            return False
+        return bool(record["host"] != machine() or started(int(record["pid"])) == record["start"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _now(storage: Storage) -> float:
+    """The store's clock, read off a file written just now; this machine's where nothing may be written."""
+    try:
+        storage.write(f"{_FOLDER}/{_CLOCK}", b"")
+        return storage.modified(f"{_FOLDER}/{_CLOCK}")
+    except OSError:
+        return time.time()
+
+
+@lru_cache(maxsize=1)
+def machine() -> str:
+    """Host name, boot and process namespace: equal only where process ids mean the same."""
+    parts = [socket.gethostname()]
+    try:
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    except OSError:
+        pass
+    return " ".join(parts)
+
+
+def started(pid: int) -> str | None:
+    """When a process of this machine started, in its own notation; None when there is no such process any more."""
+    if platform.system() != "Linux":
+        found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        return found.stdout.strip() or None
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,54 @@
+"""Stores of three kinds for the same tests: a folder, fsspec's memory, and S3 as moto serves it on loopback."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BUCKET = "studies"
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A throw-away S3 server on loopback; it takes any key."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_root(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh prefix in a bucket; the process finds the server by its environment, as users' processes do."""
+    import boto3
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    return f"s3://{BUCKET}/{secrets.token_hex(8)}"
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def root(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The root of an empty store, once of each kind; temporary files of the test lie in its own folder."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    if request.param == "local":
+        return str(tmp_path / "ledger")
+    if request.param == "memory":
+        return f"memory://{secrets.token_hex(8)}"
+    return str(request.getfixturevalue("s3_root"))
