@@ -16,7 +16,7 @@ class Config(BaseModel):
 
 
 class SurprisalConfig(Config):
-    """Information content at noise levels (method.md 8).
+    """Information content at noise levels.
 
     `noise_levels` are s in [0, 1]: 0 is the clean latent, 1 is all noise. `definition` says which quantity is computed:
     ``expectation`` is the IC of the mean noised frame, with the whole sequence, context included, scaled by 1 - s.
@@ -30,7 +30,7 @@ class SurprisalConfig(Config):
 
 
 class ReconstructionConfig(Config):
-    """What survives latent noise. `snr` are power ratios (soundness.md 2); ``inf`` is the clean latent."""
+    """What survives latent noise. `snr` are power ratios; ``inf`` is the clean latent."""
 
     snr: tuple[Annotated[float, Field(gt=0)], ...] = (float("inf"), 4.0, 1.0)
     metrics: tuple[Literal["si_sdr", "log_spectral_distance"], ...] = ("si_sdr", "log_spectral_distance")
@@ -46,6 +46,6 @@ class PitchConfig(Config):
     frame of its onset, or the mean of that one and the next.
     """
 
-    order_max: Annotated[int, Field(ge=0)] | None = 8
+    order_max: Annotated[int, Field(ge=0)] | None = 4
     escape: Literal["C"] = "C"
     ic_frames: Literal["onset", "onset_and_next"] = "onset_and_next"

@@ -1,0 +1,79 @@
+"""Structs of MATLAB files, versions 5 to 7.3, from bytes; whatever is wrong with a file is said in a sentence."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.contract import OpenFile, TaskError
+
+
+def read_mat(path: str, open_file: OpenFile, variable: str) -> dict[str, Any]:
+    """The struct `variable` of a MATLAB file, versions 5 to 7.3, as a dict of arrays.
+
+    Raises
+    ------
+    TaskError
+        If there is no such file, it isn't a whole MATLAB file, or it has no struct of that name.
+    """
+    try:
+        with open_file(path) as stream:
+            content = stream.read()
+    except FileNotFoundError:
+        raise TaskError(f"{path}: there is no such file; check cnd.path") from None
+    if content[:10] == b"MATLAB 5.0":
+        loaded = _read_v5(path, content)
+    elif content[:10] == b"MATLAB 7.3" or content[:4] == b"\x89HDF":
+        loaded = _read_v73(path, content)
+    else:
+        raise TaskError(f"{path}: not a MATLAB file of version 5 to 7.3; CND data are .mat files saved by MATLAB")
+    found = loaded.get(variable)
+    if not isinstance(found, dict):
+        raise TaskError(f"{path}: not a CND file: it has no struct named {variable} (it has: {_names(loaded)})")
+    return found
+
+
+def _names(loaded: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(name for name in loaded if not name.startswith(("__", "#")))) or "nothing"
+
+
+def _read_v5(path: str, content: bytes) -> dict[str, Any]:
+    import scipy.io
+
+    try:
+        return dict(scipy.io.loadmat(io.BytesIO(content), simplify_cells=True))
+    except Exception as error:  # the reader raises whatever the broken bytes lead it to
+        raise TaskError(f"{path}: truncated or damaged ({type(error).__name__}: {error}); copy it again") from None
+
+
+def _read_v73(path: str, content: bytes) -> dict[str, Any]:
+    import pymatreader
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy.mat"
+        copy.write_bytes(content)
+        try:
+            return dict(pymatreader.read_mat(str(copy)))
+        except Exception as error:  # as above
+            reason = f"{type(error).__name__}: {error}".replace(str(copy), "the file")
+            raise TaskError(f"{path}: truncated or damaged ({reason}); copy it again") from None
+
+
+def cells_of(value: Any) -> list[Any]:
+    """The entries of a cell array, whichever way the reader simplified it; a lone matrix is a cell of one."""
+    if isinstance(value, np.ndarray) and value.dtype != object and value.ndim <= 2:
+        return [value]
+    return list(value)
+
+
+def scalar(eeg: Mapping[str, Any], name: str) -> float | None:
+    value = np.asarray(eeg.get(name, ()), dtype=object).ravel()
+    try:
+        return float(value[0]) if value.size else None
+    except (TypeError, ValueError):
+        return None

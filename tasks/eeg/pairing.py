@@ -1,0 +1,89 @@
+"""Which trial of an EEG recording heard which recording of the stimuli."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+from tasks.audio.recording import Recording
+from tasks.contract import OpenFile, TaskError
+from tasks.eeg.trials import Skipped
+
+
+def _natural(text: str) -> list[tuple[int, int | str]]:
+    """Sorting key in which audio2 comes before audio10."""
+    parts = re.split(r"(\d+)", text)
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
+
+
+def read_trial_table(path: str, open_file: OpenFile) -> dict[int, str]:
+    """Trial number (from 1) -> name of the recording, from a csv with the columns trial and recording."""
+    try:
+        with open_file(path) as stream:
+            rows = list(csv.DictReader(io.StringIO(stream.read().decode("utf-8-sig"))))
+    except FileNotFoundError:
+        raise TaskError(f"{path}: there is no such file; check cnd.trials") from None
+    if not rows or not {"trial", "recording"} <= set(rows[0]):
+        raise TaskError(f"{path}: the columns must be trial and recording, with a row per trial")
+    table: dict[int, str] = {}
+    for row in rows:
+        number = (row["trial"] or "").strip()
+        if not number.isdigit() or int(number) < 1 or int(number) in table:
+            raise TaskError(f"{path}: trial {number!r} must be a whole number from 1 that occurs once")
+        table[int(number)] = (row["recording"] or "").strip()
+    return table
+
+
+def _aliases(stimuli: Sequence[Recording]) -> dict[str, Recording]:
+    """Recordings by everything that a table may call them: id, file name, file name without suffix."""
+    found: dict[str, Recording] = {}
+    for stimulus in stimuli:
+        for place in (stimulus.file, stimulus.path):
+            if place:
+                name = PurePosixPath(place.replace("\\", "/"))
+                found |= {name.name: stimulus, name.stem: stimulus}
+    return found | {stimulus.piece: stimulus for stimulus in stimuli} | {stimulus.id: stimulus for stimulus in stimuli}
+
+
+def pair_trials(
+    n_trials: int, stimuli: Sequence[Recording], table: Mapping[int, str] | None
+) -> tuple[dict[int, Recording], list[Skipped]]:
+    """Which recording each trial (from 1) heard, and what has no counterpart.
+
+    Without a table, trial k heard stimulus ``(k - 1) % n`` of the n stimuli in natural order of their ids (audio2
+    before audio10), so that trials k, k + n, k + 2n ... are the repetitions of piece k.
+
+    Raises
+    ------
+    TaskError
+        If there is no table and `n_trials` is not a multiple of the number of stimuli.
+    """
+    ordered = sorted(stimuli, key=lambda stimulus: _natural(stimulus.id))
+    if table is None:
+        if not ordered or n_trials % len(ordered):
+            raise TaskError(
+                f"{n_trials} trials are not a multiple of {len(ordered)} stimuli, so which trial heard which recording "
+                "is unknown: give cnd.trials, a csv with the columns trial and recording"
+            )
+        return {number: ordered[(number - 1) % len(ordered)] for number in range(1, n_trials + 1)}, []
+    aliases = _aliases(stimuli)
+    pairs: dict[int, Recording] = {}
+    skipped: list[Skipped] = []
+    for number in range(1, n_trials + 1):
+        name = table.get(number)
+        stimulus = aliases.get(name, aliases.get(PurePosixPath(name).stem)) if name else None
+        if stimulus is not None:
+            pairs[number] = stimulus
+        elif name:
+            skipped.append(Skipped(str(number), f"heard {name}, which is not among the stimuli"))
+        else:
+            skipped.append(Skipped(str(number), "has no row in the table of trials"))
+    beyond = sorted(number for number in table if number > n_trials)
+    skipped += [Skipped(str(number), f"is in the table, but the file has {n_trials} trials") for number in beyond]
+    heard = {stimulus.id for stimulus in pairs.values()}
+    silent = [stimulus.id for stimulus in ordered if stimulus.id not in heard]
+    skipped += [Skipped("-", f"the stimulus {name} has no trial") for name in silent]
+    return pairs, skipped

@@ -1,0 +1,282 @@
+"""Stage `eeg`: one subject's EEG, simulated or read from a file, cleaned and cut to its stimuli."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from tasks.alignment import note_ic
+from tasks.audio.recording import Recording, load_audio, recordings
+from tasks.config import Config
+from tasks.contract import Artefact, Cell, Context, OpenFile, Result, TaskError
+from tasks.eeg.cnd import read_subject
+from tasks.eeg.config import PreprocessingConfig, SimulationConfig
+from tasks.eeg.features import envelope, onsets
+from tasks.eeg.preprocessing import Clean, clean
+from tasks.eeg.responses import Driver, Kind, compressed
+from tasks.eeg.simulation import DRIVERS, Stimulus, frame_driver, note_impulses, simulate, z_scored
+from tasks.eeg.trials import Floats, Sensors, Skipped, Trial
+from tasks.pitch import read_surprisal
+
+
+class CndFiles(Config):
+    """One subject's file, its data set's stimulus file, and the table of trials; versions name their content."""
+
+    file: str
+    size: int | None = None
+    version: str | None = None
+    stimulus_file: str | None = None
+    stimulus_version: str | None = None
+    trials_file: str | None = None
+    trials_version: str | None = None
+
+
+class EegCellConfig(Config):
+    """The config of one subject: read from `cnd`, or simulated as a listener of `kind`."""
+
+    subject: str
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    cnd: CndFiles | None = None
+    seed: int = 0
+    kind: Kind = "listener"
+    simulation: SimulationConfig | None = None
+    n_channels: int = 64
+    snr_db: float | None = None
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What there is of a subject before cleaning."""
+
+    trials: Sequence[Trial]
+    sensors: Sensors
+    skipped: Sequence[Skipped]
+    truth: dict[str, Any] | None
+
+
+class _Envelopes:
+    """Compressive envelopes and onsets of a corpus at one rate, computed once for all subjects of a task."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, int], dict[str, tuple[Floats, Floats]]] = {}
+
+    def of(self, corpus: Artefact, rate: int, open_file: OpenFile) -> Mapping[str, tuple[Floats, Floats]]:
+        key = (corpus.signature, rate)
+        if key not in self._found:
+            self._found[key] = {}
+            for recording in recordings(corpus):
+                audio = load_audio(recording, corpus, open_file)
+                pair = (compressed(envelope(audio, rate)), onsets(recording, audio, rate))
+                self._found[key][recording.id] = pair
+        return self._found[key]
+
+
+def _need_notes(melodies: Sequence[Recording], kind: Kind) -> None:
+    silent = [melody.id for melody in melodies if not melody.notes]
+    if silent and kind == "listener":
+        raise TaskError(
+            f"simulated listeners answer to pitch surprisal, and the notes of {', '.join(silent[:3])} are unknown; "
+            "stimuli must be rendered from melodies (chorales, midi), or the EEG must be real"
+        )
+
+
+def _note_values(cell: Cell, kind: Kind, melodies: Sequence[Recording]) -> list[Floats]:
+    """Per recording one value per note: pitch surprisal of listeners, IC of the positive canary; z-scored over all."""
+    if kind == "listener":
+        bits = read_surprisal(cell.input("pitch_surprisal"))
+        values = [bits.get(melody.id, np.full(len(melody.notes or ()), np.nan)) for melody in melodies]
+    else:
+        from tasks.surprisal import read_ic
+
+        series = read_ic(cell.input("surprisal"))
+        values = [
+            note_ic(series[melody.id], melody.notes or (), "onset_and_next")
+            if melody.id in series
+            else np.full(len(melody.notes or ()), np.nan)
+            for melody in melodies
+        ]
+    if not any(np.isfinite(value).any() for value in values):
+        raise TaskError("no note of the stimuli has a value that this listener could answer to")
+    return z_scored(values)
+
+
+def _stimuli(
+    cell: Cell, config: EegCellConfig, rate: int, envelopes: _Envelopes, open_file: OpenFile
+) -> list[Stimulus]:
+    corpus = cell.input("corpus")
+    melodies = recordings(corpus)
+    _need_notes(melodies, config.kind)
+    acoustics = envelopes.of(corpus, rate, open_file)
+    drivers: list[dict[Driver, Floats]] = [
+        {"envelope": acoustics[melody.id][0], "onset": acoustics[melody.id][1]} for melody in melodies
+    ]
+    name: Driver = "surprisal" if config.kind == "listener" else "ic"
+    if config.kind == "positive" and not all(melody.notes for melody in melodies):
+        for own, held in zip(drivers, _held_ic(cell, melodies, acoustics, rate), strict=True):
+            own[name] = held
+    elif name in DRIVERS[config.kind]:
+        for own, melody, z in zip(drivers, melodies, _note_values(cell, config.kind, melodies), strict=True):
+            times = [note[0] for note in melody.notes or ()]
+            own[name] = note_impulses(times, z, rate, own["envelope"].size)
+    return [
+        Stimulus(melody.id, melody.duration_s, rate, own["envelope"].size, own)
+        for melody, own in zip(melodies, drivers, strict=True)
+    ]
+
+
+def _held_ic(
+    cell: Cell, melodies: Sequence[Recording], acoustics: Mapping[str, tuple[Floats, Floats]], rate: int
+) -> list[Floats]:
+    """IC held over its frames, for stimuli without notes; z-scored over all, 0 where there is none."""
+    from tasks.surprisal import read_ic
+
+    series = read_ic(cell.input("surprisal"))
+    lengths = [acoustics[melody.id][0].size for melody in melodies]
+    return frame_driver([series.get(melody.id) for melody in melodies], lengths, rate)
+
+
+def _simulated(cell: Cell, config: EegCellConfig, envelopes: _Envelopes, open_file: OpenFile) -> _Heard:
+    simulation = config.simulation or SimulationConfig()
+    stimuli = _stimuli(cell, config, simulation.sample_rate_hz, envelopes, open_file)
+    if not stimuli:
+        raise TaskError("the stimuli have no recording, so there is nothing to listen to")
+    made = simulate(config.kind, config.seed, config.subject, stimuli, simulation, config.n_channels, config.snr_db)
+    return _Heard(made.trials, made.sensors, (), made.truth(config.preprocessing))
+
+
+def _need_all_stimuli(corpus: Artefact) -> None:
+    """Trials are paired with recordings by counting only when no recording of the data set is missing."""
+    dataset = corpus.config.get("dataset") or {}
+    chosen = dataset.get("split", "all") != "all" and dataset.get("split_by") != "within_recording"
+    lost = [part["file"] for part in json.loads(corpus.read_bytes("corpus.json"))["skipped"]]
+    if chosen or lost or dataset.get("pieces") is not None:
+        why = f"{', '.join(lost[:3])} can't be read" if lost else "data.stimuli has split or pieces"
+        raise TaskError(
+            f"which trial heard which recording is unknown, because some stimuli are left out ({why}): give "
+            "cnd.trials, a csv with the columns trial and recording"
+        )
+
+
+def _read(cell: Cell, files: CndFiles, open_file: OpenFile) -> _Heard:
+    corpus = cell.input("corpus")
+    if files.trials_file is None:
+        _need_all_stimuli(corpus)
+    dataset = corpus.config.get("dataset") or {}
+    whole = dataset.get("excerpt_s") is None and dataset.get("split_by") != "within_recording"
+    subject = read_subject(files.file, files.stimulus_file, files.trials_file, recordings(corpus), whole, open_file)
+    return _Heard(subject.trials, subject.sensors, subject.skipped, None)
+
+
+def _cleaned(heard: _Heard, config: EegCellConfig, scalp: bool) -> tuple[dict[str, Clean], list[Skipped]]:
+    """Cleaned trials by key, and those left out with their reasons."""
+    done: dict[str, Clean] = {}
+    skipped = list(heard.skipped)
+    for trial in heard.trials:
+        try:
+            reference = config.preprocessing.reference if scalp else None
+            done[trial.key] = clean(trial, heard.sensors, config.preprocessing, reference, repair=scalp)
+        except TaskError as error:
+            skipped.append(Skipped(trial.name, str(error)))
+    if not done:
+        reasons = "; ".join(f"trial {part.trial}: {part.reason}" for part in skipped[:3]) or "there are none"
+        raise TaskError(f"{config.subject}: no trial can be used: {reasons}")
+    return done, skipped
+
+
+def _scaled(done: Mapping[str, Clean], kept: Sequence[int], per_channel: bool) -> dict[str, np.ndarray[Any, Any]]:
+    """Kept channels over one standard deviation: that of all of them in all trials, or of each channel by itself."""
+    data = {key: trial.data[:, kept] for key, trial in done.items()}
+    together = np.concatenate(list(data.values()))
+    deviation = together.std(axis=0) if per_channel else np.array(together.std())
+    scale = np.where(deviation > 0, deviation, 1.0)
+    return {key: np.ascontiguousarray(values / scale, dtype=np.float32) for key, values in data.items()}
+
+
+def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dict[str, Any]:
+    """Clean, write both files, and return the metrics."""
+    done, skipped = _cleaned(heard, config, scalp)
+    lost = {name for trial in done.values() for name in trial.unrepaired}
+    kept = [place for place, name in enumerate(heard.sensors.names) if name not in lost]
+    if not kept:
+        raise TaskError(
+            f"{config.subject}: every channel is bad in some trial, and without positions none can be repaired"
+        )
+    arrays = _scaled(done, kept, per_channel=not scalp)
+    found = {name for trial in done.values() for name in trial.bads}
+    bads = [name for name in heard.sensors.names if name in found]
+    positions = heard.sensors.positions
+    rate = config.preprocessing.sample_rate_hz
+    table = {
+        "subject": config.subject,
+        "sample_rate_hz": rate,
+        "channels": [heard.sensors.names[place] for place in kept],
+        "positions": None if positions is None else positions[kept].tolist(),
+        "simulated": config.cnd is None,
+        "bads": bads,
+        "removed": [name for name in bads if name in lost],
+        "trials": [
+            {
+                "key": trial.key,
+                "trial": trial.name,
+                "recording": trial.recording,
+                "repetition": trial.repetition,
+                "n_samples": len(arrays[trial.key]),
+                "bads": list(done[trial.key].bads),
+            }
+            for trial in heard.trials
+            if trial.key in done
+        ],
+        "skipped": [{"trial": part.trial, "reason": part.reason} for part in skipped],
+        "truth": heard.truth,
+    }
+    save_file({key: arrays[key] for key in sorted(arrays)}, cell.out_dir / "eeg.safetensors")
+    (cell.out_dir / "eeg.json").write_text(json.dumps(table, sort_keys=True), encoding="utf-8")
+    return {
+        "n_trials": len(arrays),
+        "seconds": sum(len(values) for values in arrays.values()) / rate,
+        "n_bad_channels": len(bads),
+        "skipped": [f"trial {part.trial}: {part.reason}" for part in skipped[:20]],
+        "simulated": config.cnd is None,
+    }
+
+
+def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
+    """Stage `eeg`: one subject per cell.
+
+    Writes ``eeg.safetensors`` ("<recording id>/<repetition>" (T, C) float32, sample k at ``k / rate`` of the recording)
+    and ``eeg.json``. EEG of a scalp is divided by one standard deviation per subject, that of canaries whose channels
+    are listeners by one per channel.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        Config as `EegCellConfig`; inputs ``corpus`` (the stimuli), for listeners ``pitch_surprisal``, for the positive
+        canary ``surprisal``.
+    context : Context
+        Opens the EEG's files, and recordings that lie outside the ledger.
+
+    Yields
+    ------
+    Result
+        Metrics n_trials, seconds, n_bad_channels, skipped, simulated; or why the whole subject is lost.
+    """
+    envelopes = _Envelopes()
+    for done, cell in enumerate(cells):
+        config = EegCellConfig.model_validate(cell.config)
+        scalp = config.cnd is not None or config.kind in ("listener", "positive")
+        try:
+            if config.cnd is not None:
+                heard = _read(cell, config.cnd, context.open_file)
+            else:
+                heard = _simulated(cell, config, envelopes, context.open_file)
+            metrics = _write(cell, config, heard, scalp)
+        except TaskError as error:
+            yield Result(cell.signature, failure=str(error))
+            continue
+        context.progress(done + 1, len(cells), {})
+        yield Result(cell.signature, metrics=metrics)
