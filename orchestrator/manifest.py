@@ -45,7 +45,7 @@ class Manifest:
 def resolve(experiment: Experiment, ledger: Storage) -> Manifest:
     """List and fingerprint every file that the experiment's variants name. Missing data is noted, never an error."""
     manifest = Manifest()
-    fingerprints = _Fingerprints(ledger)
+    fingerprints = Fingerprints(ledger)
     for science in experiment.variants().values():
         for source, path in _folders(science):
             if (source, path) not in manifest.files:
@@ -64,7 +64,7 @@ def _folders(science: Science) -> Iterator[tuple[str, str]]:
             yield dataset.source, dataset.path
 
 
-def _resolve_folder(manifest: Manifest, fingerprints: _Fingerprints, source: str, path: str) -> None:
+def _resolve_folder(manifest: Manifest, fingerprints: Fingerprints, source: str, path: str) -> None:
     try:
         found = list_files(path, SUFFIXES[source])
     except FileNotFoundError:
@@ -73,18 +73,18 @@ def _resolve_folder(manifest: Manifest, fingerprints: _Fingerprints, source: str
     if not found:
         wanted = ", ".join(suffix.removeprefix(".") for suffix in SUFFIXES[source])
         manifest.missing.setdefault(path, f"{path}: no {source} files in it (looked for {wanted})")
-    manifest.files[source, path] = tuple(fingerprints.of(file) for file in found)
+    manifest.files[source, path] = tuple(fingerprints.of(file, path) for file in found)
 
 
-def _resolve_cnd(manifest: Manifest, fingerprints: _Fingerprints, cnd: CndConfig) -> None:
+def _resolve_cnd(manifest: Manifest, fingerprints: Fingerprints, cnd: CndConfig) -> None:
     try:
         found = {Path(file.path).name: file for file in list_files(cnd.path, (".mat",))}
     except FileNotFoundError:
         found = {}
     names = sorted((name for name in found if re.fullmatch(r"dataSub\d+\.mat", name)), key=_number)
-    subjects = [Subject(name.removesuffix(".mat"), fingerprints.of(found[name])) for name in names]
+    subjects = [Subject(name.removesuffix(".mat"), fingerprints.of(found[name], cnd.path)) for name in names]
     if "dataStim.mat" in found:
-        manifest.companions[f"{cnd.path}/dataStim.mat"] = fingerprints.of(found["dataStim.mat"])
+        manifest.companions[f"{cnd.path}/dataStim.mat"] = fingerprints.of(found["dataStim.mat"], cnd.path)
     if not subjects or "dataStim.mat" not in found:
         manifest.missing[cnd.path] = (
             f"{cnd.path}: no CND data set there (dataStim.mat and dataSub1.mat, dataSub2.mat ...)"
@@ -100,23 +100,33 @@ def _resolve_cnd(manifest: Manifest, fingerprints: _Fingerprints, cnd: CndConfig
         _resolve_trials(manifest, fingerprints, cnd.trials)
 
 
-def _resolve_trials(manifest: Manifest, fingerprints: _Fingerprints, path: str) -> None:
+def _resolve_trials(manifest: Manifest, fingerprints: Fingerprints, path: str) -> None:
     folder, _, name = path.rpartition("/")
     try:
         found = [file for file in list_files(folder or ".", (Path(name).suffix,)) if Path(file.path).name == name]
     except FileNotFoundError:
         found = []
     if found:
-        manifest.companions[path] = {**fingerprints.of(found[0]), "path": path}
+        manifest.companions[path] = {**fingerprints.of(found[0], folder or "."), "path": path}
     else:
         manifest.missing[path] = f"{path}: no such table of trials (eeg.cnd.trials)"
+
+
+def _as_given(found: str, folder: str) -> str:
+    """The path of a file found in `folder`, beginning as `folder` was written."""
+    if "://" in folder or Path(folder).is_absolute():
+        return found
+    given = Path(folder)
+    if given.is_file():
+        return folder
+    return str(given / Path(found).relative_to(given.absolute()))
 
 
 def _number(name: str) -> int:
     return int(re.sub(r"\D", "", name))
 
 
-class _Fingerprints:
+class Fingerprints:
     """Content hashes of local files, remembered in the ledger by path, size and modification time."""
 
     def __init__(self, ledger: Storage) -> None:
@@ -127,16 +137,18 @@ class _Fingerprints:
         except (FileNotFoundError, ValueError):
             self._known = {}
 
-    def of(self, file: OutsideFile) -> File:
+    def of(self, file: OutsideFile, folder: str) -> File:
+        """Describe a file found in `folder`: its path stays relative where the folder's is, so that a study can move."""
+        path = _as_given(file.path, folder)
         local = Path(file.path)
         if not local.is_file():
-            return {"path": file.path, "size": file.size, "version": file.version}
+            return {"path": path, "size": file.size, "version": file.version}
         key = f"{local.resolve()}|{file.size}|{file.version}"
         if key not in self._known:
             with local.open("rb") as stream:
                 self._known[key] = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
             self._changed = True
-        return {"path": file.path, "size": file.size, "version": self._known[key]}
+        return {"path": path, "size": file.size, "version": self._known[key]}
 
     def keep(self) -> None:
         if self._changed:

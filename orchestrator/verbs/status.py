@@ -10,6 +10,8 @@ from orchestrator.reasons import SENTENCES, State
 from orchestrator.signature import SHORT
 from orchestrator.stages import STAGES
 
+HEARTBEAT_S = 60.0
+
 
 def status(study: Study, as_json: bool) -> str:
     """Counts per stage, the failures with their sentences, and who is working on it."""
@@ -25,7 +27,7 @@ def status(study: Study, as_json: bool) -> str:
         for state, _, found in [states[cell.signature]]
         if state is State.FAILED and found is not None
     ]
-    drivers = study.ledger.alive_drivers()
+    drivers = study.ledger.alive_drivers(HEARTBEAT_S)
     if as_json:
         content = {
             "study": study.experiment.name,

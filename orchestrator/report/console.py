@@ -1,0 +1,62 @@
+"""The report as lines for a terminal: the headline first, the table, what is missing, where the files are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.report import tables
+from orchestrator.report.results import Absence, Results, some
+
+MOST_LINES = 20
+
+
+def text(
+    results: Results, sentences: tuple[str, ...], paths: Mapping[str, Path], out_dir: Path, tracking_uri: str | None
+) -> str:
+    """Everything a person needs to know at the end of a run."""
+    title = f"study {results.study}" + ("  [SIMULATED]" if results.simulated else "")
+    lines = [title, *sentences]
+    rows = tables.condition_rows(results)
+    if rows:
+        lines += ["", *tables.aligned(tables.HEADER, rows), *_notes(results)]
+    header, reconstruction = tables.reconstruction_rows(results)
+    if reconstruction:
+        lines += ["", *tables.aligned(header, reconstruction)]
+    lines += _missing(results)
+    lines += ["", f"report    {paths['report.html']}" if "report.html" in paths else ""]
+    figures = [path for path in paths.values() if path.suffix == ".png"]
+    if figures:
+        lines.append(f"figures   {out_dir / 'figures'}: {', '.join(path.stem for path in figures)}")
+    csvs = [path for path in paths.values() if path.suffix == ".csv"]
+    if csvs:
+        lines.append(f"tables    {out_dir / 'tables'}: {', '.join(path.name for path in csvs)}")
+    if tracking_uri:
+        lines.append(f"MLflow    {tracking_uri}")
+    return "\n".join(lines)
+
+
+def _notes(results: Results) -> list[str]:
+    notes = []
+    if results.groups:
+        who = "simulated listeners" if results.simulated else "subjects"
+        notes.append(f"Mean ± SE over {who}. Δr (paper): against the envelope alone; no claim, no p.")
+    if any(results.degenerate(variant, 0.0) for variant in results.variants):
+        notes.append("* degenerate: clean latents behind a layer norm lie on a sphere.")
+    return notes
+
+
+def _missing(results: Results) -> list[str]:
+    by_reason: dict[str, dict[str, None]] = {}
+    for group in results.groups:
+        for entry in group.missing:
+            by_reason.setdefault(entry.reason, {})[entry.subject] = None
+    found = [Absence(some(list(subjects), 8), f"not in the group: {why}") for why, subjects in by_reason.items()]
+    found += results.absences
+    found += [Absence(item.what, f"left out: {item.why}") for item in results.exclusions]
+    if not found:
+        return []
+    lines = ["", "missing, and why", *(f"  {item.what}: {item.why}" for item in found[:MOST_LINES])]
+    if len(found) > MOST_LINES:
+        lines.append(f"  and {len(found) - MOST_LINES} more (report.html names them all)")
+    return lines

@@ -1,0 +1,202 @@
+"""Reads what a study left in the ledger: missing stages, failures and damaged files become sentences, never errors."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.graph import CellSpec, Graph
+from orchestrator.planner_eeg import reduce
+from orchestrator.reasons import SENTENCES, Reason, State
+from orchestrator.report.results import (
+    Absence,
+    Canaries,
+    Group,
+    Results,
+    Score,
+    States,
+    SubjectScore,
+    simulates,
+    some,
+)
+from orchestrator.schedule import Schedule
+
+if TYPE_CHECKING:
+    from orchestrator.ledger import Ledger, Status
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
+
+
+def gather(graph: Graph, ledger: Ledger, study: str, states: States | None = None) -> Results:
+    """Read what the study's cells left in the ledger; whatever can't be read becomes an `Absence`."""
+    graph, states = _with_reduced(graph, ledger, states or ledger.survey(graph, full=False))
+    reader = _Reader(graph, ledger, states)
+    variants = tuple(dict.fromkeys(cell.labels["variant"] for cell in graph if "variant" in cell.labels))
+    arms = {c.labels["variant"]: c.config for c in graph if c.stage == "autoencoder" and "variant" in c.labels}
+    groups = tuple(filter(None, map(reader.group, reader.done("group"))))
+    canaries = next(filter(None, map(reader.canaries, reader.done("canaries"))), None)
+    subjects = reader.subjects()
+    return Results(
+        study=study,
+        variants=variants,
+        groups=groups,
+        canaries=canaries,
+        pitch=tuple(reader.score(cell, "noise_level", "correlation.csv") for cell in reader.done("pitch")),
+        reconstruction=tuple(reader.score(cell, "snr", "scores.csv") for cell in reader.done("reconstruction")),
+        subjects=subjects,
+        absences=tuple(reader.absences) + reader.not_done() + _not_asked(graph),
+        exclusions=reader.exclusions(),
+        simulated=any(g.simulated for g in groups) or any(s.simulated for s in subjects) or simulates(graph),
+        bottlenecks={variant: _bottleneck(variant, arms.get(variant)) for variant in variants},
+        arms=arms,
+        done=reader.counts(),
+        provenance=reader.provenance(),
+        configs=_configs(graph),
+    )
+
+
+def _with_reduced(graph: Graph, ledger: Ledger, states: States) -> tuple[Graph, States]:
+    """Aggregates as they were computed: without the inputs that failed."""
+    judged = {key: (s, why, status.failure or "" if status else "") for key, (s, why, status) in states.items()}
+    reduced = Schedule(graph, judged, reduce=reduce).reduced
+    if not reduced:
+        return graph, states
+    cells = (reduced.get(cell.signature, cell) for cell in graph)
+    found = ledger.survey(reduced.values(), full=False)
+    return Graph({cell.signature: cell for cell in cells}, graph.notes), {**states, **found}
+
+
+def _bottleneck(variant: str, arm: Mapping[str, Any] | None) -> str:
+    return str(arm["bottleneck"]) if arm and "bottleneck" in arm else variant.split(" ")[0]
+
+
+class _Reader:
+    """Reads finished cells, and keeps what could not be read."""
+
+    def __init__(self, graph: Graph, ledger: Ledger, states: States) -> None:
+        self.graph, self.ledger, self.states = graph, ledger, states
+        self.absences: list[Absence] = []
+
+    def status(self, cell: CellSpec) -> Status | None:
+        found = self.states.get(cell.signature)
+        return found[2] if found and found[0] is State.CACHED else None
+
+    def done(self, stage: str) -> list[CellSpec]:
+        return [cell for cell in self.graph if cell.stage == stage and self.status(cell)]
+
+    def text(self, cell: CellSpec, name: str) -> str | None:
+        try:
+            return self.ledger.artefact(cell.stage, cell.signature, None).read_bytes(name).decode()
+        except Exception as error:  # any file system's error, or a wrong checksum: the report says so and goes on
+            self.absences.append(Absence(f"{name} of {cell.name}", _sentence(error)))
+            return None
+
+    def _parsed(self, cell: CellSpec, name: str, kind: type[Parsed], **extra: Any) -> Parsed | None:
+        text = self.text(cell, name)
+        try:
+            return None if text is None else kind.model_validate({**json.loads(text), **extra})
+        except (ValueError, TypeError, ValidationError) as error:
+            self.absences.append(Absence(f"{name} of {cell.name}", f"it cannot be read: {_sentence(error)}"))
+            return None
+
+    def group(self, cell: CellSpec) -> Group | None:
+        label = cell.labels.get("model")
+        return self._parsed(cell, "group.json", Group, **({"model": label} if label else {}))
+
+    def canaries(self, cell: CellSpec) -> Canaries | None:
+        return self._parsed(cell, "canaries.json", Canaries)
+
+    def score(self, cell: CellSpec, axis: str, table: str) -> Score:
+        text, status = self.text(cell, table), self.status(cell)
+        rows = tuple(csv.DictReader(io.StringIO(text))) if text else ()
+        return Score(cell.labels.get("variant", ""), cell.labels.get(axis, ""), status.metrics if status else {}, rows)
+
+    def subjects(self) -> tuple[SubjectScore, ...]:
+        scores = []
+        for cell in self.done("trf"):
+            status, subject = self.status(cell), cell.labels.get("subject", "")
+            if status is None or subject.startswith("canary-"):
+                continue
+            eeg = self.states.get(str(cell.inputs.get("eeg", "")))
+            simulated = bool(eeg and eeg[2] and eeg[2].metrics.get("simulated"))
+            labels = (cell.labels.get("variant", ""), cell.labels.get("noise_level", ""), cell.labels.get("model", ""))
+            scores.append(SubjectScore(*labels, subject, simulated, cell.signature, status.metrics))
+        return tuple(scores)
+
+    def not_done(self) -> tuple[Absence, ...]:
+        """Failures by their own sentence (each once); what waits for them or was never run by number."""
+        failures: dict[tuple[str, str], list[str]] = {}
+        waiting: dict[tuple[str, str], int] = {}
+        for cell in self.graph:
+            _, reason, status = self.states.get(cell.signature, (State.TO_DO, Reason.NEW, None))
+            if status is not None and status.state == "failed":
+                sentence = status.failure or SENTENCES[reason]
+                failures.setdefault((cell.stage, sentence), []).append(cell.name)
+            elif self.status(cell) is None:
+                why = f"{SENTENCES[Reason.DATA_MISSING]}: {cell.missing}" if cell.missing else SENTENCES[reason]
+                waiting[cell.stage, why] = waiting.get((cell.stage, why), 0) + 1
+        named = [Absence(f"{stage}: {some(names)}", sentence) for (stage, sentence), names in failures.items()]
+        rest = [Absence(f"{stage}: {_cells(n)}", why) for (stage, why), n in waiting.items()]
+        return (*named, *rest)
+
+    def exclusions(self) -> tuple[Absence, ...]:
+        """Parts of the data that a stage left out and named."""
+        found: dict[Absence, None] = {}
+        for cell in self.graph:
+            status = self.status(cell)
+            skipped = status.metrics.get("skipped") if status else None
+            for line in skipped if isinstance(skipped, list) else ():
+                found[Absence(cell.name, str(line))] = None
+        return tuple(found)
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        counts: dict[str, tuple[int, int]] = {}
+        for cell in self.graph:
+            done, total = counts.get(cell.stage, (0, 0))
+            counts[cell.stage] = (done + (self.status(cell) is not None), total + 1)
+        return counts
+
+    def provenance(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, set[str]] = {}
+        for cell in self.graph:
+            status = self.status(cell)
+            for key, value in (status.provenance if status else {}).items():
+                if key not in ("started", "finished", "pid"):
+                    found.setdefault(key, set()).add(str(value))
+        return {key: tuple(sorted(values)) for key, values in sorted(found.items())}
+
+
+def _cells(n: int) -> str:
+    return f"{n} cell" if n == 1 else f"{n} cells"
+
+
+def _sentence(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _not_asked(graph: Graph) -> tuple[Absence, ...]:
+    stages = {cell.stage for cell in graph}
+    rows: Iterable[tuple[str, str, str]] = (
+        ("eeg", "EEG", "the study has no EEG data, so nothing is said about listeners"),
+        ("pitch", "pitch correlation", "the study has no melodies with known notes"),
+        ("reconstruction", "reconstruction", "the study has no recordings to reconstruct"),
+        ("canaries", "canaries", "the study has no listeners whose verdict is known beforehand"),
+    )
+    asked = (row for row in rows if row[0] not in stages and (row[0] != "canaries" or "eeg" in stages))
+    notes = (Absence("plan", note) for note in graph.notes if "the study has no" not in note)
+    return (*(Absence(what, why) for _, what, why in asked), *notes)
+
+
+def _configs(graph: Graph) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in graph:
+        kept = found.setdefault(cell.stage, [])
+        if cell.config not in kept and len(kept) < 64:
+            kept.append(cell.config)
+    return {stage: tuple(configs) for stage, configs in found.items()}

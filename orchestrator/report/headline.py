@@ -1,0 +1,74 @@
+"""The first sentences of a report: what may be said, and nothing more."""
+
+from __future__ import annotations
+
+from orchestrator.report.results import Condition, Group, Results
+
+LEAST_SUBJECTS = 5
+
+
+def headline(results: Results) -> tuple[str, ...]:
+    """Sentences in order of importance; the first says so when nothing is claimed."""
+    group = results.tested
+    if group is None:
+        return _without_group(results)
+    claimed = [condition for condition in group.conditions if condition.claimed]
+    sentences = [_first(results, group, claimed)]
+    if results.simulated:
+        sentences.append(
+            "The listeners are SIMULATED: whatever is recovered was planted; it says nothing about brains."
+        )
+    if group.n_subjects < LEAST_SUBJECTS:
+        sentences.append(f"{group.n_subjects} subjects: a test over subjects needs at least {LEAST_SUBJECTS}.")
+    if claimed and not _red(results):
+        sentences.append(_best(results, claimed))
+    return (*sentences, *_canaries(results))
+
+
+def _without_group(results: Results) -> tuple[str, ...]:
+    if not any(stage in results.done for stage in ("eeg", "trf", "group")):
+        return ("This study has no EEG: no noise level is claimed, and nothing is said about listeners.",)
+    if any(group.conditions for group in results.groups):
+        why = "no model of this study may carry a claim (acoustic_plus with note onsets is needed)"
+    else:
+        why = "the tests over the group have no result yet"
+    simulated = ("The listeners are SIMULATED: this says nothing about brains.",) if results.simulated else ()
+    return (f"No noise level of any variant is claimed: {why}.", *simulated, *_canaries(results))
+
+
+def _first(results: Results, group: Group, claimed: list[Condition]) -> str:
+    if _red(results):
+        return "RED: the canaries failed, so nothing is claimed, whatever the tables below say."
+    if not claimed:
+        lowest = min((c.p for c in group.conditions if c.p is not None), default=None)
+        found = "" if lowest is None else f" (lowest corrected p = {lowest:.3g})"
+        return f"No noise level of any variant is claimed{found}."
+    what = f"IC adds to the listed acoustic features ({group.model})"
+    if results.simulated:
+        what = f"SIMULATED: IC recovers a planted response beyond the listed acoustic features ({group.model})"
+    names: dict[str, list[str]] = {}
+    for condition in claimed:
+        names.setdefault(condition.variant, []).append(f"{condition.noise_level:g}")
+    where = "; ".join(f"{variant} at s = {', '.join(levels)}" for variant, levels in names.items())
+    worst = max(c.p for c in claimed if c.p is not None) if any(c.p is not None for c in claimed) else None
+    p = "" if worst is None else f", corrected p ≤ {worst:.3g}"
+    return f"{what}: {where} ({group.n_subjects} {'listeners' if results.simulated else 'subjects'}{p})."
+
+
+def _best(results: Results, claimed: list[Condition]) -> str:
+    best = max(claimed, key=lambda condition: condition.excess_delta_r_mean or 0.0)
+    where = f"{best.variant} at s = {best.noise_level:g} (excess Δr {best.excess_delta_r_mean or 0.0:+.4f})"
+    if results.simulated:
+        return f"The level at which IC best recovers a planted response: {where}."
+    return f"The largest excess Δr among the claimed: {where}; levels were not compared with each other."
+
+
+def _canaries(results: Results) -> tuple[str, ...]:
+    if results.canaries is None:
+        return ("No canaries were judged.",) if results.groups else ()
+    verdict, sentence = results.canaries.verdict.upper(), results.canaries.sentence
+    return (f"Canaries {verdict}" + (f": {sentence}" if sentence else "."),)
+
+
+def _red(results: Results) -> bool:
+    return results.canaries is not None and results.canaries.verdict != "green"

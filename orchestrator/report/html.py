@@ -1,0 +1,53 @@
+"""The report as one page that needs nothing else: figures inside, every name escaped."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.report import tables
+from orchestrator.report.figures import TITLES
+from orchestrator.report.results import Results
+
+CAPTIONS = {
+    "cortical_tracking": "Above, the paper's definition (against the envelope alone): no claim, no p. "
+    "Below, the tested model: Δr minus its own null mean; ringed levels are claimed.",
+    "scalp_maps": "Excess Δr per channel, significant channels only: each variant's best claimed level, "
+    "or its best level where nothing is claimed.",
+    "pitch_correlation": "Spearman correlation of IC at note onsets with symbolic pitch surprisal.",
+    "reconstruction": "Log-spectral distance is the primary measure; SI-SDR is descriptive.",
+}
+
+
+def page(
+    results: Results, sentences: tuple[str, ...], methods: list[str], figures: Mapping[str, Path], files: list[str]
+) -> str:
+    """The whole page as text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("orchestrator.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    embedded = [
+        {"title": TITLES[name], "caption": CAPTIONS[name], "data": base64.b64encode(path.read_bytes()).decode()}
+        for name, path in figures.items()
+    ]
+    header, rows = tables.reconstruction_rows(results)
+    return environment.get_template("report.html").render(
+        results=results,
+        sentences=sentences,
+        red=results.canaries is not None and results.canaries.verdict != "green",
+        methods=methods,
+        figures=embedded,
+        header=tables.HEADER,
+        rows=tables.condition_rows(results),
+        reconstruction_header=header,
+        reconstruction_rows=rows,
+        missing=[(group.model, entry) for group in results.groups for entry in group.missing],
+        files=files,
+    )

@@ -1,0 +1,157 @@
+"""Tables: csv for programs (equal bytes for equal ledgers), and the lines that people see on the console."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from orchestrator.report.results import Condition, Group, Results, Score
+
+SUBJECT_COLUMNS = ("delta_r", "delta_r_max", "r_full", "r_reduced", "n_pieces", "n_channels")
+GROUP_COLUMNS = (
+    "delta_r_mean", "delta_r_se", "delta_r_max_mean", "r_reduced_mean", "r_full_mean", "excess_delta_r_mean",
+    "excess_delta_r_se", "p_stimulus", "p_subject", "p", "claimed",
+)  # fmt: skip
+
+
+def csv_tables(results: Results) -> dict[str, str]:
+    """File name and content of every table that has rows: sorted, floats by repr, no dates."""
+    tables = {
+        "results.csv": _results(results),
+        "group.csv": _group(results),
+        "pitch.csv": _long(results.pitch, "noise_level"),
+        "reconstruction.csv": _long(results.reconstruction, "snr"),
+    }
+    return {name: text for name, text in tables.items() if text}
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    lines = sorted([_text(row.get(column)) for column in columns] for row in rows)
+    if not lines:
+        return ""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerows([columns, *lines])
+    return stream.getvalue()
+
+
+def _results(results: Results) -> str:
+    """One row per variant, noise level, model and subject."""
+    columns = ("variant", "noise_level", "model", "subject", *SUBJECT_COLUMNS, "simulated", "signature")
+    rows = (
+        {**score.metrics, "variant": score.variant, "noise_level": score.noise_level, "model": score.model}
+        | {"subject": score.subject, "simulated": score.simulated, "signature": score.signature}
+        for score in results.subjects
+    )
+    return _csv(columns, rows)
+
+
+def _group(results: Results) -> str:
+    columns = ("model", "tested", "variant", "noise_level", "n_subjects", *GROUP_COLUMNS)
+    rest = ("p_stimulus_low", "p_stimulus_high", "significant_channels", "simulated")
+    rows = []
+    for group in results.groups:
+        for condition in group.conditions:
+            low, high = condition.p_stimulus_ci or (None, None)
+            rows.append(
+                {**condition.model_dump(), "model": group.model, "tested": group.tested, "n_subjects": group.n_subjects}
+                | {"p_stimulus_low": low, "p_stimulus_high": high, "simulated": group.simulated}
+                | {"significant_channels": ";".join(condition.significant_channels)}
+            )
+    return _csv((*columns, *rest), rows)
+
+
+def _long(scores: Sequence[Score], axis: str) -> str:
+    """The rows that a stage wrote for each item, with the condition before them, as they were written."""
+    named = dict.fromkeys(key for score in scores for row in score.rows for key in row)
+    columns = ("variant", axis, *(key for key in named if key not in ("variant", axis)))
+    return _csv(columns, ({**row, "variant": score.variant, axis: score.x} for score in scores for row in score.rows))
+
+
+HEADER = ("variant", "s", "Δr (paper)", "Δr", "excess Δr", "p stimulus", "p subject", "claimed", "pitch ρ")
+
+
+def condition_rows(results: Results) -> list[tuple[str, ...]]:
+    """One row per variant and noise level: what the console and the page show."""
+    levels = {c.noise_level for group in results.groups for c in group.conditions} | {float(s.x) for s in results.pitch}
+    rows = []
+    for variant in results.variants:
+        for level in sorted(levels):
+            paper = _at(results.paper, variant, level)
+            tested = _at(results.tested, variant, level)
+            pitch = next((s for s in results.pitch if s.variant == variant and float(s.x) == level), None)
+            if paper or tested or pitch:
+                mark = "*" if results.degenerate(variant, level) else ""
+                rows.append((variant, f"{level:g}{mark}", *_cells(paper, tested), _rho(pitch)))
+    return rows
+
+
+def _at(group: Group | None, variant: str, level: float) -> Condition | None:
+    return group.at(variant, level) if group else None
+
+
+def _cells(paper: Condition | None, tested: Condition | None) -> tuple[str, ...]:
+    first = spread(paper.delta_r_mean, paper.delta_r_se) if paper else "–"
+    if tested is None:
+        return (first, "–", "–", "–", "–", "–")
+    return (
+        first,
+        spread(tested.delta_r_mean, tested.delta_r_se),
+        spread(tested.excess_delta_r_mean, tested.excess_delta_r_se),
+        _p(tested.p_stimulus),
+        _p(tested.p_subject),
+        "yes" if tested.claimed else "no",
+    )
+
+
+def _rho(score: Score | None) -> str:
+    return spread(score.metrics.get("spearman_mean"), score.metrics.get("spearman_se"), 3) if score else "–"
+
+
+def spread(mean: float | None, error: float | None, digits: int = 4, sign: str = "+") -> str:
+    """Mean ± standard error; a dash where there is none."""
+    if mean is None:
+        return "–"
+    return f"{mean:{sign}.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def reconstruction_rows(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and one row per variant and SNR."""
+    names = {"log_spectral_distance": "log-spectral distance (dB)", "si_sdr": "SI-SDR (dB)"}
+    metrics = [name for name in names if any(f"{name}_mean" in score.metrics for score in results.reconstruction)]
+    header = ("variant", "SNR", *(text for name in metrics for text in (names[name], "floor")))
+    order = {variant: i for i, variant in enumerate(results.variants)}
+    rows = []
+    for score in sorted(results.reconstruction, key=lambda s: (order.get(s.variant, 0), -float(s.x))):
+        cells: list[str] = []
+        for name in metrics:
+            sign = "-" if name == "log_spectral_distance" else "+"
+            cells.append(spread(score.metrics.get(f"{name}_mean"), score.metrics.get(f"{name}_se"), 2, sign))
+            cells.append(spread(score.metrics.get(f"{name}_floor_mean"), None, 2, sign))
+        rows.append((score.variant, score.x, *cells))
+    return header, rows
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in plain text: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        return "  ".join(cells).rstrip()
+
+    return [line(header), "  ".join("─" * width for width in widths), *map(line, rows)]

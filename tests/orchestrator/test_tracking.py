@@ -1,0 +1,345 @@
+# ruff: noqa: E501
+from __future__ import annotations
+
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import made_up_study
+import pytest
+
+from orchestrator import mirror
+from orchestrator.background import Background
+from orchestrator.graph import Graph
+from orchestrator.reasons import Reason
+from orchestrator.report import Report, build
+from orchestrator.tracker import Tracking
+
+ROOT = Path(__file__).parents[2]
+STUDY = "demo"
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """A store whose schema exists: making one takes seconds."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+    _tracking(uri, made_up_study.FakeLedger())._open()
+    return Path(uri.removeprefix("sqlite:///"))
+
+
+@pytest.fixture
+def uri(empty_store, tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(empty_store.read_bytes())
+    client = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    _delete_experiment(tmp_path / "mlflow.db")
+    return client
+
+
+def _delete_experiment(path: Path) -> None:
+    with sqlite3.connect(path) as store:
+        store.execute("DELETE FROM experiment_tags")
+        store.execute("DELETE FROM experiments WHERE name = ?", (STUDY,))
+    store.close()
+
+
+def _tracking(uri, ledger, driver="one", study=STUDY, said=None):
+    return Tracking(uri, study, ledger, driver, (said if said is not None else []).append)
+
+
+def _client(uri):
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def _runs(uri, study=STUDY):
+    client = _client(uri)
+    experiment = client.get_experiment_by_name(study)
+    return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id], max_results=1000)}
+
+
+def _outcome(stopped=False, exit_code=0):
+    return SimpleNamespace(stopped=stopped, exit_code=exit_code)
+
+
+def _small(**options):
+    return made_up_study.make(("layernorm",), {"none": ("none", 0.0), "E+D m=0.0": ("encoder+decoder", 0.0)}, **options)
+
+
+def _all_cached(tracking, graph, ledger, report=None):
+    states = ledger.survey(graph, full=False)
+    tracking.study_started(graph, states)
+    for cell in graph:
+        tracking.cell_finished(cell, states[cell.signature][2], True)
+    tracking.study_finished(_outcome())
+    if report is not None:
+        tracking.report_built(report)
+    tracking.close()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    graph, ledger = _small()
+    return graph, ledger, build(graph, ledger, STUDY, tmp_path_factory.mktemp("report"))
+
+
+def test_second_start_finds_the_same_runs(uri, study):
+    graph, ledger, report = study
+    _all_cached(_tracking(uri, ledger), graph, ledger, report)
+    first = {name: run.info.run_id for name, run in _runs(uri).items()}
+    assert set(first) == {STUDY, "base layernorm", "ae layernorm none", "ae layernorm E+D m=0.0", "flow layernorm none",
+                          "flow layernorm E+D m=0.0", "evaluation layernorm none", "evaluation layernorm E+D m=0.0"}  # fmt: skip
+    Path(uri.removeprefix("sqlite:///") + ".mirrored.json").unlink()
+    _all_cached(_tracking(uri, ledger, "two"), graph, ledger, report)
+    runs = _runs(uri)
+    assert {name: run.info.run_id for name, run in runs.items()} == first
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    children = [run for name, run in runs.items() if name != STUDY]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {first[STUDY]}
+    assert {run.data.tags["SIMULATED"] for run in runs.values()} == {"true"}
+
+
+def test_what_is_written_twice_is_there_once(uri, study):
+    graph, ledger, report = study
+    for driver in ("one", "two"):
+        _all_cached(_tracking(uri, ledger, driver), graph, ledger, report)
+        Path(uri.removeprefix("sqlite:///") + ".mirrored.json").unlink()
+    client, runs = _client(uri), _runs(uri)
+    for name, key, n in (("ae layernorm none", "train_loss", 40), ("ae layernorm none", "final/train_loss", 1),
+                         ("evaluation layernorm none", "by_level/delta_r", 5), ("evaluation layernorm none", "delta_r_best", 1)):  # fmt: skip
+        steps = [point.step for point in client.get_metric_history(runs[name].info.run_id, key)]
+        assert len(steps) == len(set(steps)) == n, (name, key)
+    base = runs["base layernorm"]
+    assert base.data.tags["rebuilt"] == "true"
+    assert base.data.params["training.steps"] == "40"
+    assert base.data.params["bottleneck"] == "layernorm"
+
+
+def test_evaluation_has_curves_over_noise_level_and_columns_to_sort_by(uri, study):
+    graph, ledger, report = study
+    _all_cached(_tracking(uri, ledger), graph, ledger, report)
+    client, runs = _client(uri), _runs(uri)
+    run = runs["evaluation layernorm E+D m=0.0"]
+    history = {point.step: point.value for point in client.get_metric_history(run.info.run_id, "by_level/delta_r")}
+    tested = report.results.tested
+    assert history == {
+        round(1000 * c.noise_level): c.delta_r_mean for c in tested.conditions if c.variant == "layernorm E+D m=0.0"
+    }
+    assert run.data.metrics["noise_level_best"] == 0.4
+    assert run.data.metrics["delta_r_best"] == history[400]
+    assert run.data.metrics["p_best"] == 0.004
+    assert run.data.params["latent_noise.applied_to"] == "encoder+decoder"
+    names = {item.path for item in client.list_artifacts(runs[STUDY].info.run_id, "report")}
+    assert names == {"report/figures", "report/tables", "report/report.html"}
+    assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["group.csv"]
+    assert "SIMULATED" in runs[STUDY].data.tags["mlflow.note.content"]
+
+
+def test_runs_of_a_dead_driver_are_closed_and_taken_up_again(uri):
+    graph, ledger = _small(eeg=False)
+    cell = next(cell for cell in graph if cell.stage == "flow")
+    status = ledger.statuses.pop(cell.signature)
+    killed = _tracking(uri, ledger, "killed")
+    killed.study_started(graph, ledger.survey(graph, full=False))
+    killed.cell_started(cell, Reason.NEW)
+    for step in (1, 2, 3):
+        killed.cell_progress(cell, step, 40, {"train_loss": 1.0 / step})
+    killed._do(killed._flush)
+    assert killed._writer.drain(60)  # and it dies here
+    before = _runs(uri)
+    assert before[cell.name].info.status == before[STUDY].info.status == "RUNNING"
+
+    other = Graph({key: spec for key, spec in graph.cells.items() if key != cell.signature})
+    bystander = _tracking(uri, ledger, "bystander")
+    _all_cached(bystander, other, ledger)
+    closed = _runs(uri)[cell.name]
+    assert closed.info.status == "KILLED"
+    assert closed.data.tags["stop_reason"] == "lost_process"
+
+    ledger.statuses[cell.signature] = status
+    resumed = _tracking(uri, ledger, "resumed")
+    resumed.study_started(
+        graph, {key: value for key, value in ledger.survey(graph, full=False).items() if key != cell.signature}
+    )
+    resumed.cell_started(cell, Reason.INTERRUPTED)
+    for step in (2, 3, 4):
+        resumed.cell_progress(cell, step, 40, {"train_loss": 1.0 / step})
+    resumed.cell_finished(cell, status, False)
+    resumed.study_finished(_outcome())
+    resumed.close()
+    after = _runs(uri)[cell.name]
+    assert after.info.run_id == closed.info.run_id
+    assert after.info.status == "FINISHED"
+    assert "stop_reason" not in after.data.tags
+    points = [point.step for point in _client(uri).get_metric_history(after.info.run_id, "train_loss")]
+    assert sorted(points) == list(range(1, 41))
+
+
+def test_runs_of_a_living_driver_are_left_alone(uri):
+    graph, ledger = _small(eeg=False)
+    cell = next(cell for cell in graph if cell.stage == "flow")
+    one = _tracking(uri, ledger, "living")
+    one.study_started(graph, {})
+    one.cell_started(cell, Reason.NEW)
+    assert one._writer.drain(60)
+    ledger.alive.add("living")
+    two = _tracking(uri, ledger, "second")
+    two.study_started(graph, {})
+    assert two._writer.drain(60)
+    assert _runs(uri)[cell.name].info.status == "RUNNING"
+
+
+def test_stop_kills_what_runs(uri):
+    graph, ledger = _small(eeg=False)
+    cell = next(cell for cell in graph if cell.stage == "flow")
+    tracking = _tracking(uri, ledger)
+    tracking.study_started(graph, {})
+    tracking.cell_started(cell, Reason.NEW)
+    tracking.study_finished(_outcome(stopped=True, exit_code=130))
+    tracking.close()
+    runs = _runs(uri)
+    assert {runs[STUDY].info.status, runs[cell.name].info.status} == {"KILLED"}
+    assert runs[cell.name].data.tags["stop_reason"] == "stopped"
+
+
+def test_failed_training_is_a_failed_run_and_then_the_same_run_finished(uri):
+    graph, ledger = _small(eeg=False)
+    cell = next(cell for cell in graph if cell.stage == "flow")
+    done = ledger.statuses[cell.signature]
+    for status, expected in ((ledger.fail(cell, "loss is NaN"), "FAILED"), (done, "FINISHED")):
+        ledger.statuses[cell.signature] = status
+        tracking = _tracking(uri, ledger)
+        tracking.study_started(graph, {})
+        tracking.cell_started(cell, Reason.RETRY_REQUESTED)
+        tracking.cell_finished(cell, status, False)
+        tracking.study_finished(_outcome(exit_code=int(expected == "FAILED")))
+        tracking.close()
+        run = _runs(uri)[cell.name]
+        assert run.info.status == expected
+        assert run.data.tags.get("failure") == (None if expected == "FINISHED" else "loss is NaN")
+
+
+def test_training_of_another_study_is_tagged_reused(uri):
+    graph, ledger = _small(eeg=False)
+    _all_cached(_tracking(uri, ledger, study="first"), graph, ledger)
+    _all_cached(_tracking(uri, ledger, study="second"), graph, ledger)
+    assert _runs(uri, "second")["base layernorm"].data.tags["reused_from"] == "first"
+    assert _runs(uri, "first")["base layernorm"].data.tags["rebuilt"] == "true"
+
+
+def test_nothing_changed_opens_nothing(uri, study):
+    graph, ledger, report = study
+    _all_cached(_tracking(uri, ledger), graph, ledger, report)
+    path = Path(uri.removeprefix("sqlite:///"))
+    before = path.stat().st_mtime_ns
+    again = _tracking(uri, ledger, "two")
+    since = time.monotonic()
+    _all_cached(again, graph, ledger, report)
+    assert not again._writer.started
+    assert path.stat().st_mtime_ns == before
+    assert time.monotonic() - since < 3
+
+
+@pytest.mark.parametrize("change", ["store gone", "store written", "new result", "new report"])
+def test_any_change_is_mirrored(uri, study, change):
+    graph, ledger, report = study
+    _all_cached(_tracking(uri, ledger), graph, ledger, report)
+    path = Path(uri.removeprefix("sqlite:///"))
+    cell = next(cell for cell in graph if cell.stage == "pitch")
+    attempt = ledger.statuses[cell.signature].attempt
+    if change == "store gone":
+        path.unlink()
+    elif change == "store written":
+        _client(uri).delete_run(_runs(uri)["base layernorm"].info.run_id)
+    elif change == "new result":
+        ledger.statuses[cell.signature].attempt = "later"
+    else:
+        table = report.paths["pitch.csv"].with_name("other.csv")
+        table.write_text("other")
+        report = Report({**report.paths, "other.csv": table}, report.text, report.headline, report.results)
+    again = _tracking(uri, ledger, "two")
+    _all_cached(again, graph, ledger, report)
+    ledger.statuses[cell.signature].attempt = attempt
+    assert again._writer.started
+    assert "base layernorm" in _runs(uri)
+
+
+def test_unreachable_store_is_said_once_and_stops_nothing(tmp_path):
+    graph, ledger = _small(eeg=False)
+    (tmp_path / "file").write_text("")
+    said: list[str] = []
+    tracking = _tracking(f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}", ledger, said=said)
+    _all_cached(tracking, graph, ledger)
+    assert len(said) == 1
+    assert "The ledger has everything" in said[0]
+
+
+def test_no_connection_leaves_this_machine(uri, study, monkeypatch):
+    graph, ledger, report = study
+
+    def refuse(*_args, **_options):
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    said: list[str] = []
+    _all_cached(_tracking(uri, ledger, said=said), graph, ledger, report)
+    assert said == []
+
+
+def test_only_one_room_knows_mlflow():
+    importing = [
+        path.name
+        for path in (ROOT / "orchestrator").rglob("*.py")
+        if "import mlflow" in path.read_text() or "from mlflow" in path.read_text()
+    ]
+    assert importing == ["tracking.py"]
+    code = "import sys, orchestrator.tracker; assert 'mlflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+# What runs hold
+
+
+def test_configs_are_flattened_by_dots():
+    assert mirror.flatten({"a": {"b": 1.0, "c": [1, 2]}, "d": "inf", "e": None, "f": True}) == {
+        "a.b": "1", "a.c": "[1,2]", "d": "inf", "e": "null", "f": "true"}  # fmt: skip
+
+
+def test_curves_leave_out_what_is_no_number():
+    assert mirror.curve("step,a,b\n1,0.5,\n2,nan,3\n3,,\n") == [(1, {"a": 0.5}), (2, {"b": 3.0})]
+
+
+def test_best_level_is_that_of_the_largest_excess():
+    curves = {"delta_r": {0: 0.3, 400: 0.1}, "excess_delta_r": {0: 0.0, 400: 0.05}, "p_stimulus": {0: 0.01, 400: 0.2},
+              "p_subject": {400: 0.3}, "pitch_rho": {0: 0.4, 400: 0.2}}  # fmt: skip
+    assert mirror.best(curves) == {"noise_level_best": 0.4, "delta_r_best": 0.1, "p_best": 0.3, "pitch_rho_best": 0.4}
+    assert mirror.best({}) == {}
+
+
+# The thread
+
+
+def test_jobs_run_in_order_and_the_first_error_ends_them():
+    done: list[int] = []
+    failed: list[Exception] = []
+    background: Background[list[int]] = Background(lambda: done, lambda _: None, failed.append)
+    for i in range(3):
+        background.do(lambda opened, i=i: opened.append(i))
+    background.do(lambda _: 1 / 0)
+    background.do(lambda opened: opened.append(3))
+    assert background.drain(10)
+    assert done == [0, 1, 2]
+    assert [type(error) for error in failed] == [ZeroDivisionError]
+
+
+def test_drain_gives_up_after_its_time():
+    hold = threading.Event()
+    background: Background[None] = Background(lambda: None, lambda _: None, lambda _: None)
+    background.do(lambda _: hold.wait(10))
+    assert not background.drain(0.05)
+    hold.set()
