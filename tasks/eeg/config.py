@@ -12,7 +12,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class SimulationConfig(Config):
-    """Simulated listeners: they answer to symbolic pitch surprisal, a compressive envelope and onsets (soundness.md 7).
+    """Simulated listeners: they answer to symbolic pitch surprisal, a compressive envelope and onsets.
 
     `snr_db` is the power of the whole response over the noise in 1-8 Hz, mean over channels; `surprisal_share` is the
     part of the response's power that follows pitch surprisal.
@@ -46,7 +46,12 @@ class ExpectConfig(Config):
 
 
 class PreprocessingConfig(Config):
-    """Band-pass (zero-phase Butterworth, order 2 each side), resampling, bad channels, reference (method.md 13)."""
+    """Band-pass (zero-phase Butterworth, order 2 each side), resampling, bad channels, reference.
+
+    The defaults are those of Di Liberto et al. 2020 (eLife 51784), with the average reference instead of the mastoids.
+    A channel is bad when its standard deviation is more than `bad_channel_std_ratio` times the channels' median, or
+    less than the median over it.
+    """
 
     band_hz: tuple[Positive, Positive] = (1.0, 8.0)
     sample_rate_hz: int = Field(64, ge=2)
@@ -65,7 +70,7 @@ class ModelConfig(Config):
     """A comparison: the reduced model, and the form in which IC joins it.
 
     Only a model with `tested` gets permutations, p-values and a place in the correction; ``envelope`` alone is the
-    paper's reduced model and carries no claim (soundness.md 6).
+    paper's reduced model and carries no claim: it leaves compressed acoustics to IC.
     """
 
     reduced: Literal["acoustic_plus", "envelope"]
@@ -99,7 +104,7 @@ class TrfConfig(Config):
 
 
 class PermutationsConfig(Config):
-    """The residual circular shift (trf.md): permutation k has its own seed, so 200 -> 400 computes only 200."""
+    """The residual circular shift: permutation k has its own seed, so 200 -> 400 computes only 200."""
 
     n: int = Field(1000, ge=1)
     block: int = Field(100, ge=1)
@@ -113,7 +118,7 @@ class PermutationsConfig(Config):
 
 
 class CanariesConfig(Config):
-    """Listeners whose verdict is known beforehand, judged in one named condition (soundness.md 7).
+    """Listeners whose verdict is known beforehand, judged in one named condition.
 
     `variant` is a variant's name (None: the first of the sweep); `noise_level` one of the study's levels (None: the
     level nearest to .4).

@@ -1,0 +1,176 @@
+"""Cells that are fitted together: what they share is computed once, and never changes their bits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load
+
+from tasks.audio.recording import recordings
+from tasks.config import Config
+from tasks.contract import Artefact, Cell, TaskError
+from tasks.eeg.config import ModelConfig, TrfConfig
+from tasks.eeg.folds import Folds, Heard, make_folds, prepare
+from tasks.eeg.lags import lag_samples, lagged
+from tasks.eeg.regressors import Regressor, read_reduced, read_regressor
+from tasks.eeg.sufficient import Layout, Part, reduced_sums, response_sums
+
+Floats = npt.NDArray[np.float64]
+
+
+class FitConfig(Config):
+    """The config of a `trf` cell."""
+
+    trf: TrfConfig
+    model: ModelConfig
+    sample_rate_hz: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One subject's usable trials: `trials[piece][part]` lists arrays of shape (T of the part, C)."""
+
+    name: str
+    channels: tuple[str, ...]
+    layout: Layout
+    trials: tuple[tuple[tuple[Floats, ...], ...], ...]
+
+
+def read_subject(eeg: Artefact, pieces: Mapping[str, str], lengths: Mapping[str, int], rate: int) -> Subject:
+    """Trials of a subject, grouped by piece.
+
+    Parameters
+    ----------
+    eeg : Artefact
+        Of the stage `eeg`.
+    pieces : mapping of recording to piece
+        The unit of cross-validation: all trials of all recordings of a piece share a fold.
+    lengths : mapping of recording to int
+        Samples of the stimuli that have features and IC. Trials of others are left out; longer trials are cut.
+    rate : int
+        Samples per second that the EEG must have.
+
+    Raises
+    ------
+    TaskError
+        If the EEG has another rate.
+    """
+    described = json.loads(eeg.read_bytes("eeg.json"))
+    if described["sample_rate_hz"] != rate:
+        raise TaskError(f"{described['subject']}: EEG at {described['sample_rate_hz']} Hz, the TRF wants {rate} Hz")
+    arrays = load(eeg.read_bytes("eeg.safetensors"))
+    heard: dict[str, dict[tuple[str, int], list[Floats]]] = {}
+    for trial in sorted(described["trials"], key=lambda entry: (entry["recording"], entry["repetition"])):
+        recording = trial["recording"]
+        if recording in lengths:
+            data = arrays[trial["key"]][: lengths[recording]].astype(np.float64)
+            heard.setdefault(pieces[recording], {}).setdefault((recording, len(data)), []).append(data)
+    names = tuple(sorted(heard))
+    parts = tuple(tuple(Part(*key, len(heard[piece][key])) for key in sorted(heard[piece])) for piece in names)
+    trials = tuple(tuple(tuple(heard[piece][key]) for key in sorted(heard[piece])) for piece in names)
+    return Subject(described["subject"], tuple(described["channels"]), Layout(names, parts), trials)
+
+
+class Bench:
+    """Stimuli, folds and subjects of one (features, corpus, model, TRF setting); each is read and prepared once."""
+
+    def __init__(self, cell: Cell, config: FitConfig) -> None:
+        rate, trf = config.sample_rate_hz, config.trf
+        self.config = config
+        self.lags = lag_samples(trf.lag_min_s, trf.lag_max_s, rate)
+        self.recordings = {recording.id: recording for recording in recordings(cell.input("corpus"))}
+        self.reduced = read_reduced(cell.input("features"), config.model.reduced, rate)
+        self.lengths = {key: len(values) for key, values in self.reduced.items() if key in self.recordings}
+        self.design = {key: lagged(self.reduced[key], self.lags) for key in self.lengths}
+        self._folds: dict[Layout, Folds] = {}
+        self._heard: dict[tuple[str, Layout], Heard] = {}
+        self._subjects: dict[tuple[str, tuple[str, ...]], Subject] = {}
+
+    def regressor(self, surprisal: Artefact) -> Regressor:
+        """IC of one noise level."""
+        return read_regressor(surprisal, self.recordings, self.lengths, self.config.model, self.config.sample_rate_hz)
+
+    def subject(self, eeg: Artefact, regressor: Regressor) -> Subject:
+        """A subject's trials of the stimuli that have IC."""
+        usable = tuple(sorted(regressor.values))
+        key = (eeg.signature, usable)
+        if key not in self._subjects:
+            pieces = {recording: self.recordings[recording].piece for recording in usable}
+            lengths = {recording: self.lengths[recording] for recording in usable}
+            self._subjects[key] = read_subject(eeg, pieces, lengths, self.config.sample_rate_hz)
+        return self._subjects[key]
+
+    def folds(self, subject: Subject) -> Folds:
+        """Training sets of the subject's layout."""
+        layout = subject.layout
+        if layout not in self._folds:
+            lambdas = self.config.trf.lambdas
+            needed = 3 if len(lambdas) > 1 else 2
+            if len(layout.pieces) < needed:
+                raise TaskError(
+                    f"{subject.name}: {len(layout.pieces)} piece(s) with EEG, features and IC "
+                    f"({', '.join(layout.pieces) or 'none'}); at least {needed} are needed"
+                    + (" (one held out, two to choose lambda with)" if needed == 3 else " (one is held out)")
+                )
+            self._folds[layout] = make_folds(reduced_sums(layout, self.design), lambdas)
+        return self._folds[layout]
+
+    def heard(self, eeg: Artefact, subject: Subject) -> Heard:
+        """The subject's sums in the basis of every fold."""
+        key = (eeg.signature, subject.layout)
+        if key not in self._heard:
+            folds = self.folds(subject)
+            self._heard[key] = prepare(folds, response_sums(subject.layout, self.design, subject.trials))
+        return self._heard[key]
+
+
+def _identity(cell: Cell, config: Mapping[str, Any]) -> str:
+    inputs = [cell.input(role).signature for role in ("features", "corpus")]
+    return json.dumps([inputs, config], sort_keys=True)
+
+
+def by_bench(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
+    """Cells that share features, corpus and config, in the order in which they came."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(_identity(cell, cell.config), []).append(cell)
+    yield from groups.values()
+
+
+def by_level(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
+    """Cells that share IC."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.input("surprisal").signature, []).append(cell)
+    yield from groups.values()
+
+
+@dataclass(frozen=True)
+class Listening:
+    """A cell with its subject, ready to be fitted."""
+
+    cell: Cell
+    subject: Subject
+    heard: Heard
+
+
+def by_layout(
+    bench: Bench, regressor: Regressor, cells: Sequence[Cell], failed: dict[str, str]
+) -> Iterator[tuple[Folds, list[Listening]]]:
+    """Subjects with the same pieces, trials and lengths; `failed` gets the reason of each cell that can't be fitted."""
+    groups: dict[Layout, list[Listening]] = {}
+    for cell in cells:
+        try:
+            eeg = cell.input("eeg")
+            subject = bench.subject(eeg, regressor)
+            bench.folds(subject)
+            groups.setdefault(subject.layout, []).append(Listening(cell, subject, bench.heard(eeg, subject)))
+        except TaskError as error:
+            failed[cell.signature] = str(error)
+    for group in groups.values():
+        yield bench.folds(group[0].subject), group

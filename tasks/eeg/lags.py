@@ -1,0 +1,78 @@
+"""Time lags: a window in seconds as whole samples, and series beside their lagged copies."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+def lag_samples(lag_min_s: float, lag_max_s: float, sample_rate_hz: float) -> Ints:
+    """Whole-sample lags of a window in seconds.
+
+    Both ends are rounded to the nearest sample (halves upwards), so 0..350 ms at 32 Hz are the 12 lags 0..11.
+    mTRF-Toolbox instead takes the floor of the first and the ceiling of the last (0..12 in this example).
+
+    Parameters
+    ----------
+    lag_min_s, lag_max_s : float
+        First and last lag in seconds; a positive lag lets the response follow the stimulus.
+    sample_rate_hz : float
+        Samples per second.
+
+    Returns
+    -------
+    ndarray of int64, shape (number of lags,)
+        Rising by one.
+    """
+    first = math.floor(lag_min_s * sample_rate_hz + 0.5)
+    last = math.floor(lag_max_s * sample_rate_hz + 0.5)
+    return np.arange(first, last + 1, dtype=np.int64)
+
+
+def lagged(values: Floats, lags: Ints) -> Floats:
+    """A series beside its lagged copies, with zeros where a lag reaches beyond the series.
+
+    Parameters
+    ----------
+    values : ndarray, shape (T, F)
+    lags : ndarray of int64, shape (L,)
+        In samples; column block i of the result at time t is ``values[t - lags[i]]``.
+
+    Returns
+    -------
+    ndarray of float64, shape (T, L * F)
+        Lag-major: all features of the first lag, then of the next.
+    """
+    n_samples, n_features = values.shape
+    result = np.zeros((n_samples, lags.size * n_features))
+    for i, lag in enumerate(lags.tolist()):
+        block = result[:, i * n_features : (i + 1) * n_features]
+        if abs(lag) < n_samples:
+            block[max(lag, 0) : n_samples + min(lag, 0)] = values[max(-lag, 0) : n_samples - max(lag, 0)]
+    return result
+
+
+def lagged_rows(series: Floats, lags: Ints) -> Floats:
+    """The lagged copies of many series, one per row.
+
+    Parameters
+    ----------
+    series : ndarray, shape (K, T)
+    lags : ndarray of int64, shape (L,)
+
+    Returns
+    -------
+    ndarray of float64, shape (K * L, T)
+        Row ``k * L + i`` is series k at lag i, zeros beyond its ends.
+    """
+    count, n_samples = series.shape
+    result = np.zeros((count, lags.size, n_samples))
+    for i, lag in enumerate(lags.tolist()):
+        if abs(lag) < n_samples:
+            result[:, i, max(lag, 0) : n_samples + min(lag, 0)] = series[:, max(-lag, 0) : n_samples - max(lag, 0)]
+    return result.reshape(count * lags.size, n_samples)

@@ -1,0 +1,181 @@
+"""Sufficient statistics of lagged regression, piece by piece: after these, no fit looks at a time series again.
+
+A piece is the unit of cross-validation. All trials of a piece (its repetitions) add up to one set of sums, so they
+can't straddle a split. Three blocks of columns appear throughout: the lagged reduced features (P columns), the lagged
+copies of one regressor (L columns), and the EEG channels (C columns).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.eeg.lags import Ints, lagged_rows
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The first `n_samples` of a recording, heard in `n_trials` trials."""
+
+    recording: str
+    n_samples: int
+    n_trials: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which parts of which recordings make up each piece; subjects with equal layouts share all stimulus-side work."""
+
+    pieces: tuple[str, ...]
+    parts: tuple[tuple[Part, ...], ...]
+
+    @property
+    def n_samples(self) -> Floats:
+        """Samples of all trials of each piece, shape (N,)."""
+        return np.array([sum(p.n_samples * p.n_trials for p in parts) for parts in self.parts], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class ReducedSums:
+    """Sums of the lagged reduced features: `products` (N, P, P), `totals` (N, P), `n_samples` (N,)."""
+
+    products: Floats
+    totals: Floats
+    n_samples: Floats
+
+
+@dataclass(frozen=True)
+class ResponseSums:
+    """One subject's EEG against the lagged reduced features.
+
+    Attributes
+    ----------
+    products : ndarray, shape (N, P, C)
+        Sums over time of feature times EEG.
+    totals, squares : ndarray, shape (N, C)
+        Sums of the EEG and of its square.
+    series : tuple of tuple of ndarray, shape (T, C) each
+        Per piece and part, the EEG summed over the trials that share the part.
+    """
+
+    products: Floats
+    totals: Floats
+    squares: Floats
+    series: tuple[tuple[Floats, ...], ...]
+
+
+@dataclass(frozen=True)
+class RegressorSums:
+    """Sums of K versions of one lagged regressor.
+
+    Attributes
+    ----------
+    reduced : ndarray, shape (N, K * L, P)
+        Against the lagged reduced features.
+    products : ndarray, shape (N, K, L, L)
+        Among its own lags.
+    totals : ndarray, shape (N, K * L)
+    """
+
+    reduced: Floats
+    products: Floats
+    totals: Floats
+
+
+def reduced_sums(layout: Layout, design: Mapping[str, Floats]) -> ReducedSums:
+    """Sums of each piece of `layout`.
+
+    Parameters
+    ----------
+    layout : Layout
+    design : mapping of recording to ndarray, shape (T, P)
+        Lagged reduced features, as long as the recording; parts take their first samples.
+    """
+    n_columns = next(iter(design.values())).shape[1]
+    products = np.zeros((len(layout.pieces), n_columns, n_columns))
+    totals = np.zeros((len(layout.pieces), n_columns))
+    for piece, parts in enumerate(layout.parts):
+        for part in parts:
+            columns = design[part.recording][: part.n_samples]
+            products[piece] += part.n_trials * (columns.T @ columns)
+            totals[piece] += part.n_trials * columns.sum(axis=0)
+    return ReducedSums(products, totals, layout.n_samples)
+
+
+def response_sums(
+    layout: Layout, design: Mapping[str, Floats], trials: Sequence[Sequence[Sequence[Floats]]]
+) -> ResponseSums:
+    """One subject's sums.
+
+    Parameters
+    ----------
+    layout : Layout
+    design : mapping of recording to ndarray, shape (T, P)
+    trials : nested sequences of ndarray, shape (T of the part, C)
+        ``trials[piece][part]`` lists the trials of that part.
+    """
+    n_columns = next(iter(design.values())).shape[1]
+    n_channels = trials[0][0][0].shape[1]
+    products = np.zeros((len(layout.pieces), n_columns, n_channels))
+    totals = np.zeros((len(layout.pieces), n_channels))
+    squares = np.zeros_like(totals)
+    series: list[tuple[Floats, ...]] = []
+    for piece, parts in enumerate(layout.parts):
+        summed = []
+        for part, heard in zip(parts, trials[piece], strict=True):
+            total = np.zeros((part.n_samples, n_channels))
+            for trial in heard:
+                total += trial
+                squares[piece] += (trial**2).sum(axis=0)
+            products[piece] += design[part.recording][: part.n_samples].T @ total
+            totals[piece] += total.sum(axis=0)
+            summed.append(total)
+        series.append(tuple(summed))
+    return ResponseSums(products, totals, squares, tuple(series))
+
+
+def regressor_sums(
+    layout: Layout,
+    design: Mapping[str, Floats],
+    versions: Mapping[str, Floats],
+    lags: Ints,
+    responses: Sequence[ResponseSums],
+) -> tuple[RegressorSums, list[Floats]]:
+    """Sums of K versions of a regressor, and against each subject's EEG.
+
+    Parameters
+    ----------
+    layout : Layout
+    design : mapping of recording to ndarray, shape (T, P)
+    versions : mapping of recording to ndarray, shape (K, T)
+    lags : ndarray of int64, shape (L,)
+    responses : sequence of ResponseSums
+        Subjects of this layout. Each is multiplied on its own, so its bits don't depend on the others.
+
+    Returns
+    -------
+    RegressorSums
+    list of ndarray, shape (N, K * L, C)
+        One per subject.
+    """
+    count, n_lags = next(iter(versions.values())).shape[0], lags.size
+    n_pieces, n_columns = len(layout.pieces), next(iter(design.values())).shape[1]
+    reduced = np.zeros((n_pieces, count * n_lags, n_columns))
+    products = np.zeros((n_pieces, count, n_lags, n_lags))
+    totals = np.zeros((n_pieces, count * n_lags))
+    crosses = [np.zeros((n_pieces, count * n_lags, response.totals.shape[1])) for response in responses]
+    for piece, parts in enumerate(layout.parts):
+        for index, part in enumerate(parts):
+            rows = lagged_rows(versions[part.recording][:, : part.n_samples], lags)
+            stacked = rows.reshape(count, n_lags, part.n_samples)
+            reduced[piece] += part.n_trials * (rows @ design[part.recording][: part.n_samples])
+            products[piece] += part.n_trials * (stacked @ stacked.swapaxes(1, 2))
+            totals[piece] += part.n_trials * rows.sum(axis=1)
+            for cross, response in zip(crosses, responses, strict=True):
+                cross[piece] += rows @ response.series[piece][index]
+    return RegressorSums(reduced, products, totals), crosses

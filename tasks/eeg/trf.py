@@ -1,0 +1,116 @@
+"""Stage `trf`: how much better IC predicts held-out EEG than the acoustic features do alone.
+
+Forward ridge regression of every EEG channel on lagged features (Crosse et al. 2016, doi 10.3389/fnhum.2016.00604),
+leave-one-piece-out, with lambda chosen by a second leave-one-piece-out inside the training pieces. The criterion is the
+mean r over the subject's channels; the reduced and the full model choose for themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+from tasks.contract import Artefact, Cell, Context, Result, Stopped, TaskError
+from tasks.eeg.folds import Folds
+from tasks.eeg.jobs import Bench, FitConfig, Listening, by_bench, by_layout, by_level
+from tasks.eeg.nested import Scores, full_scores, reduced_scores
+from tasks.eeg.regressors import Regressor
+from tasks.eeg.sufficient import regressor_sums
+
+Floats = npt.NDArray[np.float64]
+
+
+def delta_r(r_full: Floats, r_reduced: Floats) -> float:
+    """Median over channels of the mean over pieces of r_full - r_reduced; both have the shape (pieces, channels)."""
+    return float(np.median((r_full - r_reduced).mean(axis=0)))
+
+
+def fit(bench: Bench, regressor: Regressor, folds: Folds, group: Sequence[Listening]) -> list[tuple[Scores, Scores]]:
+    """Reduced and full scores of each subject of one layout."""
+    versions = {key: values[None] for key, values in regressor.values.items()}
+    layout, heard = group[0].subject.layout, [listening.heard for listening in group]
+    sums, crosses = regressor_sums(layout, bench.design, versions, bench.lags, [h.sums for h in heard])
+    full = full_scores(folds, sums, heard, crosses, keep_kernel=True)
+    return [(reduced_scores(folds, own), scores) for own, scores in zip(heard, full, strict=True)]
+
+
+def _write(bench: Bench, listening: Listening, reduced: Scores, full: Scores) -> dict[str, float]:
+    r_full, r_reduced = full.r[0], reduced.r[0]
+    rate, lambdas = bench.config.sample_rate_hz, bench.config.trf.lambdas
+    arrays = {
+        "r_full": np.ascontiguousarray(r_full),
+        "r_reduced": np.ascontiguousarray(r_reduced),
+        "kernel": np.ascontiguousarray(full.kernel[0]),
+        "lags_s": bench.lags / rate,
+    }
+    save_file(arrays, listening.cell.out_dir / "trf.safetensors")
+    table = {
+        "subject": listening.subject.name,
+        "pieces": listening.subject.layout.pieces,
+        "channels": listening.subject.channels,
+        "lambda_full": [lambdas[index] for index in full.chosen[0]],
+        "lambda_reduced": [lambdas[index] for index in reduced.chosen[0]],
+    }
+    (listening.cell.out_dir / "trf.json").write_text(json.dumps(table, sort_keys=True), encoding="utf-8")
+    gains = (r_full - r_reduced).mean(axis=0)
+    return {
+        "delta_r": delta_r(r_full, r_reduced),
+        "delta_r_max": float(gains.max()),
+        "r_full": float(r_full.mean()),
+        "r_reduced": float(r_reduced.mean()),
+        "n_pieces": r_full.shape[0],
+        "n_channels": r_full.shape[1],
+    }
+
+
+def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
+    """Stage `trf`: one (subject, variant, noise level, model) per cell.
+
+    Writes ``trf.safetensors`` ("r_full", "r_reduced" (pieces, channels); "kernel" (lags, channels), weights of IC in
+    EEG units per standard deviation, mean over folds; "lags_s" (lags,)) and ``trf.json``. Pieces are in alphabetical
+    order; the r of a piece is that of its repetitions together.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+        Config as `FitConfig`; inputs ``eeg``, ``features``, ``corpus``, ``surprisal`` (of the stimuli).
+    context : Context
+        Hears about progress, and says when to stop.
+
+    Yields
+    ------
+    Result
+        Metrics delta_r (median over channels of the mean over pieces), delta_r_max, r_full, r_reduced, n_pieces,
+        n_channels; or why the cell can't be computed.
+    """
+    done = 0
+    for group in by_bench(cells):
+        try:
+            bench = Bench(group[0], FitConfig.model_validate(group[0].config))
+        except TaskError as error:
+            yield from (Result(cell.signature, failure=str(error)) for cell in group)
+            continue
+        for level in by_level(group):
+            if context.should_stop():
+                raise Stopped
+            for result in _level(bench, level, level[0].input("surprisal")):
+                done += 1
+                context.progress(done, len(cells), {})
+                yield result
+
+
+def _level(bench: Bench, cells: Sequence[Cell], surprisal: Artefact) -> Iterator[Result]:
+    failed: dict[str, str] = {}
+    try:
+        regressor = bench.regressor(surprisal)
+    except TaskError as error:
+        yield from (Result(cell.signature, failure=str(error)) for cell in cells)
+        return
+    for folds, group in by_layout(bench, regressor, cells, failed):
+        for listening, (reduced, full) in zip(group, fit(bench, regressor, folds, group), strict=True):
+            yield Result(listening.cell.signature, _write(bench, listening, reduced, full))
+    yield from (Result(signature, failure=reason) for signature, reason in failed.items())

@@ -1,0 +1,47 @@
+"""The sentence under a group's results: it claims no more than the tests do, and says first what wasn't found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """One sentence about the content of ``group.json``."""
+    if not result["tested"]:
+        text = f"Not tested: delta_r of IC over {_features(result)} in {_people(result)} is described without a claim"
+    elif result["refused"] is not None:
+        text = f"Nothing is claimed: {result['refused']}"
+    else:
+        text = _judged(result)
+    if result["simulated"]:
+        recovers = any(condition.get("claimed") for condition in result["conditions"])
+        text += "; SIMULATED: " + ("recovers a planted response; " if recovers else "") + "says nothing about brains"
+    return text + "."
+
+
+def _features(result: Mapping[str, Any]) -> str:
+    return "the listed acoustic features" if result["model"]["reduced"] == "acoustic_plus" else "the envelope"
+
+
+def _people(result: Mapping[str, Any]) -> str:
+    return f"{result['n_subjects']} subject{'s' if result['n_subjects'] != 1 else ''}"
+
+
+def _judged(result: Mapping[str, Any]) -> str:
+    conditions = result["conditions"]
+    claimed = [condition for condition in conditions if condition["claimed"]]
+    plural = "s" if len(conditions) > 1 else ""
+    searched = f"{len(conditions)} condition{plural} and {len(result['channels'])} channels"
+    if not claimed:
+        least = min(condition["p"] for condition in conditions)
+        return (
+            f"Nothing is significant: in {_people(result)} IC adds nothing detectable to {_features(result)} "
+            f"(smallest p = {least:.3g}, corrected over {searched})"
+        )
+    best = min(claimed, key=lambda condition: (condition["p"], -condition["excess_delta_r_mean"]))
+    return (
+        f"IC adds to {_features(result)} in {len(claimed)} of {len(conditions)} condition{plural} ({_people(result)}; "
+        f"best: {best['variant']} at noise level {best['noise_level']:g}, excess delta_r "
+        f"{best['excess_delta_r_mean']:.2g}, p = {best['p']:.3g}, corrected over {searched})"
+    )

@@ -1,0 +1,233 @@
+"""The group's claims: corrected, excess against each subject's own null, and honest in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up_world import artefact
+from safetensors.numpy import save
+
+from tasks.contract import Artefact, Cell, Context, Result
+from tasks.eeg.group import run, run_tests
+from tasks.eeg.maxima import p_value, sign_flip_p
+
+Array = np.ndarray[Any, Any]
+CHANNELS = ("Fz", "Cz", "Pz")
+LEVELS = (0.0, 0.4)
+
+
+class Study:
+    """Made-up fits and nulls: `gain` (S, levels, C), `null` (S, B, levels, C)."""
+
+    def __init__(self, gain: Array, null: Array | None, channels: Sequence[Sequence[str]] | None = None) -> None:
+        self.names = [f"S{number + 1:02d}" for number in range(len(gain))]
+        self.channels = channels or [CHANNELS] * len(gain)
+        self.trf: list[Artefact] = []
+        self.permutations: list[Artefact] = []
+        self.conditions: list[dict[str, Any]] = []
+        for place, level in enumerate(LEVELS):
+            entries = []
+            for subject, name in enumerate(self.names):
+                blocks = []
+                if null is not None:
+                    half = null.shape[1] // 2
+                    for first, count in ((0, half), (half, null.shape[1] - half)):
+                        blocks.append(len(self.permutations))
+                        part = np.ascontiguousarray(null[subject, first : first + count, place])
+                        files = {"null.safetensors": save({"delta_r": part})}
+                        config = {"first": first, "count": count}
+                        self.permutations.append(artefact("permutations", f"p{len(self.permutations)}", files, config))
+                entries.append({"subject": name, "trf": len(self.trf), "permutations": blocks})
+                self.trf.append(self._fit(subject, gain[subject, place]))
+            self.conditions.append({"variant": "aligned", "noise_level": level, "subjects": entries})
+
+    def _fit(self, subject: int, gain: Array) -> Artefact:
+        reduced = np.full((4, gain.size), 0.05)
+        arrays = {
+            "r_full": reduced + gain,
+            "r_reduced": reduced,
+            "kernel": np.zeros((2, gain.size)),
+            "lags_s": np.zeros(2),
+        }
+        table = {"subject": self.names[subject], "pieces": list("abcd"), "channels": list(self.channels[subject])}
+        files = {"trf.safetensors": save(arrays), "trf.json": json.dumps(table).encode()}
+        return artefact("trf", f"t{len(self.trf)}", files)
+
+    def eeg(self, simulated: bool) -> list[Artefact]:
+        made = []
+        for name, channels in zip(self.names, self.channels, strict=True):
+            spots = [[0.0, 0.0, float(place)] for place in range(len(channels))]
+            table = {"subject": name, "simulated": simulated, "channels": list(channels), "positions": spots}
+            made.append(artefact("eeg", name, {"eeg.json": json.dumps(table).encode()}))
+        return made
+
+    def run(
+        self, folder: Path, missing: Sequence[dict[str, str]] = (), simulated: bool = False, alpha: float = 0.05
+    ) -> tuple[Result, dict[str, Any]]:
+        tested = bool(self.permutations)
+        config = {
+            "model": {"reduced": "acoustic_plus", "regressor": "onset", "tested": tested},
+            "alpha": alpha,
+            "conditions": self.conditions,
+            "missing": list(missing),
+        }
+        inputs = {"trf": tuple(self.trf), "eeg": tuple(self.eeg(simulated)), "permutations": tuple(self.permutations)}
+        folder.mkdir(exist_ok=True)
+        [result] = run([Cell("g", "group", config, inputs, folder)], Context())
+        written = folder / "group.json"
+        return result, json.loads(written.read_text()) if written.exists() else {}
+
+
+def made_up(n_subjects: int, effect: float, n_permutations: int = 99) -> tuple[Array, Array]:
+    """An effect at the second level's Cz; delta_r is -.002 on average where there is none."""
+    random = np.random.default_rng(1)
+    null = -0.002 + 0.001 * random.normal(size=(n_subjects, n_permutations, 2, 3))
+    gain = -0.002 + 0.001 * random.normal(size=(n_subjects, 2, 3))
+    gain[:, 1, 1] += effect
+    return gain, null
+
+
+def test_a_real_effect_is_claimed_where_it_is(tmp_path: Path) -> None:
+    result, group = Study(*made_up(8, 0.004)).run(tmp_path)
+    weak, strong = group["conditions"]
+    assert strong["claimed"]
+    assert strong["significant_channels"] == ["Cz"]
+    assert strong["p_stimulus"] == 0.01
+    assert strong["p_subject"] == 1 / 2**8
+    assert strong["p"] == 0.01
+    assert not weak["claimed"]
+    assert weak["significant_channels"] == []
+    assert result.metrics["n_claimed"] == 1
+    best = max(group["conditions"], key=lambda condition: condition["excess_delta_r_mean"])
+    assert result.metrics["best_noise_level"] == best["noise_level"]
+    assert result.metrics["delta_r_best"] == best["delta_r_mean"]
+    assert result.metrics["p_min"] == 0.01
+    assert group["verdict"].startswith(
+        "IC adds to the listed acoustic features in 1 of 2 conditions (8 subjects; best:"
+    )
+
+
+def test_numbers_without_a_test_by_hand(tmp_path: Path) -> None:
+    gain, null = made_up(5, 0.0)
+    _, group = Study(gain, null).run(tmp_path)
+    bars = np.median(gain[:, 0], axis=1)
+    first = group["conditions"][0]
+    assert first["delta_r_mean"] == pytest.approx(bars.mean())
+    assert first["delta_r_se"] == pytest.approx(bars.std(ddof=1) / 5**0.5)
+    assert first["by_subject"]["S02"] == pytest.approx(bars[1])
+    assert first["by_channel"] == pytest.approx(gain[:, 0].mean(axis=0))
+    assert first["delta_r_max_mean"] == pytest.approx(gain[:, 0].max(axis=1).mean())
+    assert first["r_reduced_mean"] == pytest.approx(0.05)
+    assert first["r_full_mean"] == pytest.approx(0.05 + gain[:, 0].mean())
+    excess = np.median(gain[:, 0] - null[:, :, 0].mean(axis=1), axis=1)
+    assert first["excess_delta_r_mean"] == pytest.approx(excess.mean())
+    assert group["n_permutations"] == 99
+
+
+def test_both_tests_equal_loops() -> None:
+    gain, null = made_up(6, 0.001, 19)
+    tests = run_tests(gain, null)
+    values = np.concatenate([gain.mean(axis=0)[None], null.mean(axis=0)])
+    z = (values - values.mean(axis=0)) / values.std(axis=0, ddof=1)
+    for condition in range(2):
+        for channel in range(3):
+            b = sum(z[1 + k].max() >= z[0, condition, channel] for k in range(19))
+            assert tests.exceeding[condition, channel] == b
+    assert tests.p_subject is not None
+    excess = gain - null.mean(axis=1)
+    np.testing.assert_allclose(tests.p_subject.ravel(), sign_flip_p(excess.reshape(6, 6)))
+    assert float(p_value(tests.exceeding.min(), 19)) >= 0.05
+
+
+def test_excess_finds_what_raw_delta_r_hides() -> None:
+    """delta_r is below 0 throughout, and above its own null."""
+    gain, null = made_up(8, 0.0)
+    gain[:, 0, 2] = -0.0005
+    assert (gain[:, 0, 2] < 0).all()
+    tests = run_tests(gain, null)
+    assert tests.p_subject is not None
+    assert tests.p_subject[0, 2] <= 0.05
+    assert sign_flip_p(gain.reshape(8, -1)).min() > 0.5
+
+
+def test_nothing_is_said_first_when_nothing_is_found(tmp_path: Path) -> None:
+    result, group = Study(*made_up(6, 0.0)).run(tmp_path, simulated=True)
+    assert result.metrics["n_claimed"] == 0
+    assert group["verdict"].startswith("Nothing is significant")
+    assert group["verdict"].endswith("SIMULATED: says nothing about brains.")
+
+
+def test_simulated_findings_say_so(tmp_path: Path) -> None:
+    _, group = Study(*made_up(8, 0.004)).run(tmp_path, simulated=True)
+    assert group["simulated"]
+    assert "recovers a planted response; says nothing about brains" in group["verdict"]
+
+
+def test_fewer_than_five_subjects_are_refused(tmp_path: Path) -> None:
+    result, group = Study(*made_up(4, 0.01)).run(tmp_path)
+    assert result.failure is None
+    strong = group["conditions"][1]
+    assert strong["p_stimulus"] == 0.01
+    assert strong["p_subject"] is None
+    assert strong["p"] is None
+    assert not strong["claimed"]
+    assert strong["significant_channels"] == []
+    assert "fewer than 5" in group["refused"]
+    assert group["verdict"].startswith("Nothing is claimed: 4 complete subject(s)")
+    assert result.metrics["p_min"] is None
+
+
+def test_incomplete_subjects_are_named_and_left_out(tmp_path: Path) -> None:
+    study = Study(*made_up(7, 0.004))
+    study.conditions[0]["subjects"].pop(2)
+    study.conditions[1]["subjects"][4]["permutations"].pop()
+    _, group = study.run(tmp_path, [{"subject": "S09", "reason": "file is damaged"}])
+    assert group["n_subjects"] == 5
+    assert group["subjects"] == ["S01", "S02", "S04", "S06", "S07"]
+    assert group["missing"] == [
+        {"subject": "S03", "reason": "no TRF for aligned at noise level 0"},
+        {"subject": "S05", "reason": "1 of 2 blocks of permutations for aligned at noise level 0.4"},
+        {"subject": "S09", "reason": "file is damaged"},
+    ]
+
+
+def test_a_group_without_complete_subjects_fails_with_names(tmp_path: Path) -> None:
+    study = Study(*made_up(2, 0.0))
+    study.conditions[0]["subjects"] = study.conditions[0]["subjects"][:1]
+    study.conditions[1]["subjects"] = study.conditions[1]["subjects"][1:]
+    result, _ = study.run(tmp_path)
+    assert result.failure is not None
+    assert "S01" in result.failure
+    assert "S02" in result.failure
+
+
+def test_untested_models_get_no_p_anywhere(tmp_path: Path) -> None:
+    result, group = Study(made_up(6, 0.01)[0], None).run(tmp_path)
+    assert not group["tested"]
+    assert group["verdict"].startswith("Not tested")
+    assert not any(key.startswith("p_") or key == "p" or "excess" in key for key in group["conditions"][0])
+    assert result.metrics["p_min"] is None
+    assert result.metrics["delta_r_best"] == max(c["delta_r_mean"] for c in group["conditions"])
+
+
+def test_only_common_channels_are_compared(tmp_path: Path) -> None:
+    names = [CHANNELS] * 5 + [("Pz", "Fz", "Oz")]
+    gain, null = made_up(6, 0.0)
+    gain[5, :, 0], gain[5, :, 1] = 0.25, 0.5
+    _, group = Study(gain, null, names).run(tmp_path)
+    assert group["channels"] == ["Fz", "Pz"]
+    assert group["positions"] == [[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]]
+    assert group["conditions"][0]["by_channel"][0] == pytest.approx(np.append(gain[:5, 0, 0], 0.5).mean())
+    assert group["conditions"][0]["by_channel"][1] == pytest.approx(np.append(gain[:5, 0, 2], 0.25).mean())
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    study = Study(*made_up(6, 0.002))
+    study.run(tmp_path / "a")
+    study.run(tmp_path / "b")
+    assert (tmp_path / "a/group.json").read_bytes() == (tmp_path / "b/group.json").read_bytes()
