@@ -11,6 +11,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Studies of musical surprisal as graphs of cells: trained by Ray Tune, tracked by MLflow, kept in a ledger.",
 )

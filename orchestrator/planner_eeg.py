@@ -198,9 +198,7 @@ def plan_group(builder: Builder, variants: Mapping[str, Science]) -> None:
             )
             for cell in fits
         ]
-        config, inputs = _group_cell(
-            {"reduced": model.reduced, "regressor": model.regressor}, science.eeg.alpha, entries
-        )
+        config, inputs = _group_cell(model.model_dump(mode="json"), science.eeg.alpha, entries)
         builder.add("group", f"group {name}", config, inputs, {"model": name, "tested": str(model.tested).lower()})
 
 
@@ -209,7 +207,7 @@ def _condition(cell: CellSpec) -> tuple[str, ...]:
 
 
 def _group_cell(
-    model: Mapping[str, str], alpha: float, fits: Sequence[Fit], missing: Sequence[Mapping[str, str]] = ()
+    model: Mapping[str, Any], alpha: float, fits: Sequence[Fit], missing: Sequence[Mapping[str, str]] = ()
 ) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
     trf = tuple(fit.trf for fit in fits)
     permutations = tuple(dict.fromkeys(block for fit in fits for block in fit.permutations))

@@ -99,6 +99,10 @@ def _ignore(done: int, total: int, metrics: Mapping[str, float]) -> None:
     return None
 
 
+def _open_local(path: str) -> BinaryIO:
+    return Path(path).open("rb")
+
+
 @dataclass(frozen=True)
 class Context:
     """What a stage may use of the world around it.
@@ -115,10 +119,10 @@ class Context:
         Maps a cell's signature to its `Checkpoints`.
     """
 
-    open_file: OpenFile = lambda path: Path(path).open("rb")  # noqa: E731
+    open_file: OpenFile = _open_local
     progress: Callable[[int, int, Mapping[str, float]], None] = _ignore
-    should_stop: Callable[[], bool] = lambda: False  # noqa: E731
-    checkpoints: Callable[[str], Checkpoints] = lambda signature: NoCheckpoints()  # noqa: E731, ARG005
+    should_stop: Callable[[], bool] = lambda: False
+    checkpoints: Callable[[str], Checkpoints] = lambda signature: NoCheckpoints()  # noqa: ARG005
 
 
 class Run(Protocol):

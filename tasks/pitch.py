@@ -16,6 +16,7 @@ from tasks.alignment import FRAME_S, FrameSeries, frame_index, note_ic
 from tasks.audio.recording import Recording, recordings
 from tasks.config import Config, PitchConfig
 from tasks.contract import Artefact, Cell, Context, Result, TaskError
+from tasks.ic import read_ic
 from tasks.ppm import InterpolatedPpm
 
 Floats = npt.NDArray[np.float64]
@@ -187,7 +188,6 @@ def _correlations(ic: Floats, bits: Floats, notes: Sequence[Sequence[float]], se
 
 def _piece_rows(cell: Cell, frames: Literal["onset", "onset_and_next"]) -> tuple[list[dict[str, Any]], list[str]]:
     """One row per recording, and the recordings left out, each with its reason."""
-    from tasks.surprisal import read_ic  # brings torch along, which `pitch_surprisal` does without
 
     ic = read_ic(cell.input("surprisal"))
     bits = read_surprisal(cell.input("pitch_surprisal"))

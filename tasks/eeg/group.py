@@ -28,11 +28,12 @@ Floats = npt.NDArray[np.float64]
 
 
 class SubjectEntry(Config):
-    """Where a subject's fit and permutation blocks lie in the inputs."""
+    """Where a subject's fit, permutation blocks and EEG lie in the inputs."""
 
     subject: str
     trf: int
     permutations: tuple[int, ...] = ()
+    eeg: int = 0
 
 
 class ConditionEntry(Config):

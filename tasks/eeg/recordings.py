@@ -21,6 +21,7 @@ from tasks.eeg.preprocessing import Clean, clean
 from tasks.eeg.responses import Driver, Kind, compressed
 from tasks.eeg.simulation import DRIVERS, Stimulus, frame_driver, note_impulses, simulate, z_scored
 from tasks.eeg.trials import Floats, Sensors, Skipped, Trial
+from tasks.ic import read_ic
 from tasks.pitch import read_surprisal
 
 
@@ -91,8 +92,6 @@ def _note_values(cell: Cell, kind: Kind, melodies: Sequence[Recording]) -> list[
         bits = read_surprisal(cell.input("pitch_surprisal"))
         values = [bits.get(melody.id, np.full(len(melody.notes or ()), np.nan)) for melody in melodies]
     else:
-        from tasks.surprisal import read_ic
-
         series = read_ic(cell.input("surprisal"))
         values = [
             note_ic(series[melody.id], melody.notes or (), "onset_and_next")
@@ -133,7 +132,6 @@ def _held_ic(
     cell: Cell, melodies: Sequence[Recording], acoustics: Mapping[str, tuple[Floats, Floats]], rate: int
 ) -> list[Floats]:
     """IC held over its frames, for stimuli without notes; z-scored over all, 0 where there is none."""
-    from tasks.surprisal import read_ic
 
     series = read_ic(cell.input("surprisal"))
     lengths = [acoustics[melody.id][0].size for melody in melodies]

@@ -14,6 +14,7 @@ from tasks.alignment import FrameSeries, hold, impulses, note_ic
 from tasks.audio.recording import Recording
 from tasks.contract import Artefact, TaskError
 from tasks.eeg.config import ModelConfig
+from tasks.ic import read_ic
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -158,7 +159,6 @@ def read_regressor(
     surprisal: Artefact, known: Mapping[str, Recording], lengths: Mapping[str, int], model: ModelConfig, rate: int
 ) -> Regressor:
     """IC of one noise level, in the form that `model` wants; see `ic_regressor`."""
-    from tasks.surprisal import read_ic  # imports torch
 
     notes = {key: recording.notes for key, recording in known.items()}
     return ic_regressor(read_ic(surprisal), lengths, notes, model.regressor, rate)

@@ -15,7 +15,8 @@ from scipy.stats import spearmanr
 
 from tasks.contract import Artefact, Cell, Context, Stopped, TaskError
 from tasks.flow.network import read_flow
-from tasks.surprisal import BLOCK_FRAMES, IcSeries, Surprisal, contexts, draw_probes, read_ic, run, write_csv
+from tasks.ic import IcSeries, read_ic, write_csv
+from tasks.surprisal import BLOCK_FRAMES, Surprisal, contexts, draw_probes, run
 
 if TYPE_CHECKING:
     from conftest import Inputs
