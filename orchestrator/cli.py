@@ -129,7 +129,7 @@ def ui(
     raise typer.Exit(ui_verb(ledger, tracking_uri, port))
 
 
-def _open(experiment: str, overrides: list[str] | None, ledger: str | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _open(experiment: str, overrides: list[str] | None, ledger: str | None):  # type: ignore[no-untyped-def]
     from orchestrator.opening import open_study
     from orchestrator.reading import UsageError
 

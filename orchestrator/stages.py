@@ -13,13 +13,17 @@ from tasks.contract import Run
 class Stage:
     """One row of the house: `entry` is ``module:function``; `version` rises when results change.
 
-    A training is one trial of Ray Tune; other cells with equal values of `grouped_by` labels are one fan-out task.
-    `aggregate` stages go on with the inputs that succeeded and name the rest.
+    A training is one trial of Ray Tune; other cells with equal values of the labels `grouped_by` are one fan-out task.
+    `aggregate` stages go on with the inputs that succeeded and name the rest. `cell`, `inputs`, `files` and `metrics`
+    are for people: docs/stages.md is made of them.
     """
 
     name: str
     entry: str
-    summary: str
+    cell: str
+    inputs: str = ""
+    files: str = ""
+    metrics: str = ""
     version: int = 1
     training: bool = False
     aggregate: bool = False
@@ -35,54 +39,167 @@ class Stage:
         return cast(Run, getattr(importlib.import_module(module), function))
 
 
+_TRAINED = "codec.safetensors (weights), codec.json (architecture, latent mean and SD), curve.csv"
+_FITTED = "eeg, features, corpus and surprisal of the stimuli"
+
 _ROWS = (
-    Stage("tunes", "tasks.audio.melodies:run", "melodies of a source, clustered and split"),
-    Stage("corpus", "tasks.audio.corpus:run", "recordings of one role, rendered or read, with fingerprints"),
-    Stage("autoencoder_base", "tasks.autoencoder.training:run", "autoencoder without latent noise", training=True),
-    Stage("autoencoder", "tasks.autoencoder.training:run", "arm fine-tuned from its base", training=True),
-    Stage("latents", "tasks.autoencoder.codec:run", "standardised latents of a recording set"),
-    Stage("flow", "tasks.flow.training:run", "rectified-flow model of a variant's latents", training=True),
+    Stage(
+        "tunes",
+        "tasks.audio.melodies:run",
+        cell="melodies of a source, clustered by shared intervals and split by cluster",
+        files="tunes.json: notes as [onset, duration, MIDI pitch] in quarters or seconds",
+        metrics="n_tunes, n_clusters, n_notes, n_skipped",
+    ),
+    Stage(
+        "corpus",
+        "tasks.audio.corpus:run",
+        cell="recordings of one role, rendered or found, with fingerprints of their PCM",
+        inputs="tunes (melodies only); corpus of training (other roles: shared material is refused)",
+        files="corpus.json (samples, Hz, notes in s); one FLAC per rendering, 44 100 Hz mono",
+        metrics="n_recordings, seconds, n_skipped, skipped, overlap",
+    ),
+    Stage(
+        "autoencoder_base",
+        "tasks.autoencoder.training:run",
+        cell="autoencoder of one bottleneck and seed, without latent noise",
+        inputs="corpus of training and of validation",
+        files=_TRAINED,
+        metrics="train_loss, validation_loss, latent_mean, latent_std, steps",
+        training=True,
+    ),
+    Stage(
+        "autoencoder",
+        "tasks.autoencoder.training:run",
+        cell="one arm, fine-tuned from its base with its latent noise",
+        inputs="autoencoder_base, corpus of training and of validation",
+        files=_TRAINED,
+        metrics="train_loss, validation_loss, latent_mean, latent_std, realised_snr_db, steps",
+        training=True,
+    ),
+    Stage(
+        "latents",
+        "tasks.autoencoder.codec:run",
+        cell="standardised latents of one recording set of one variant",
+        inputs="autoencoder, corpus",
+        files="latents.safetensors: (frames, 64) per recording, SD units; latents.json: samples at 44 100 Hz",
+        metrics="n_recordings, n_frames, n_skipped, skipped",
+    ),
+    Stage(
+        "flow",
+        "tasks.flow.training:run",
+        cell="rectified-flow model of one variant's latents",
+        inputs="latents of training and of validation",
+        files="flow.safetensors (weights), flow.json (architecture), curve.csv",
+        metrics="train_loss, validation_loss, steps",
+        training=True,
+    ),
     Stage(
         "surprisal",
         "tasks.surprisal:run",
-        "information content at one noise level",
+        cell="information content of one recording set at one noise level of one variant",
+        inputs="flow, latents",
+        files="ic.safetensors: (frames,) nats per recording, frame 0 NaN; ic.json: the time base",
+        metrics="ic_mean, ic_sd, n_frames, n_recordings, n_skipped, skipped",
         grouped_by=("variant", "role"),
         cells_per_task=16,
     ),
     Stage(
         "reconstruction",
         "tasks.reconstruction:run",
-        "what survives noise at one SNR",
+        cell="what one variant reconstructs at one signal-to-noise ratio of its latents",
+        inputs="autoencoder, corpus",
+        files="scores.csv: one row per excerpt (dB)",
+        metrics="si_sdr_mean, log_spectral_distance_mean, their SE and floors, n_excerpts",
         grouped_by=("variant",),
         cells_per_task=8,
     ),
-    Stage("pitch_surprisal", "tasks.pitch:run_surprisal", "symbolic pitch surprisal of a recording set"),
+    Stage(
+        "pitch_surprisal",
+        "tasks.pitch:run_surprisal",
+        cell="symbolic pitch surprisal of one recording set (interpolated PPM)",
+        inputs="tunes, corpus",
+        files="surprisal.json: bits per note",
+        metrics="mean_bits, n_notes, n_tunes_trained",
+    ),
     Stage(
         "pitch",
         "tasks.pitch:run_correlation",
-        "correlation of note-aligned IC with pitch surprisal",
+        cell="correlation of note-aligned IC with pitch surprisal at one noise level of one variant",
+        inputs="surprisal of the melodies, pitch_surprisal, corpus",
+        files="correlation.csv: one row per piece",
+        metrics="spearman_mean, spearman_se, pearson_mean, pearson_se, n_pieces, baselines",
         grouped_by=("variant",),
         cells_per_task=16,
     ),
-    Stage("features", "tasks.eeg.features:run", "acoustic features of the stimuli at the EEG's rate"),
-    Stage("eeg", "tasks.eeg.recordings:run", "one subject's EEG, preprocessed"),
+    Stage(
+        "features",
+        "tasks.eeg.features:run",
+        cell="acoustic features of the stimuli at the EEG's rate",
+        inputs="corpus of the stimuli",
+        files="features.safetensors: spectrogram (T, 8), derivative (T, 8), onsets (T, 1), envelope (T, 1)",
+        metrics="n_recordings, seconds",
+    ),
+    Stage(
+        "eeg",
+        "tasks.eeg.recordings:run",
+        cell="one subject's EEG, read or simulated, preprocessed",
+        inputs="corpus of the stimuli; simulated: pitch_surprisal; positive canary: surprisal",
+        files="eeg.safetensors: (T, channels) per trial, in the subject's SD; eeg.json",
+        metrics="n_trials, seconds, n_bad_channels, skipped, simulated",
+    ),
     Stage(
         "trf",
         "tasks.eeg.trf:run",
-        "one subject's encoding models at one noise level",
+        cell="one subject's full and reduced model at one noise level of one variant",
+        inputs=_FITTED,
+        files="trf.safetensors: r_full and r_reduced (pieces, channels), kernel (lags, channels); trf.json",
+        metrics="delta_r, delta_r_max, r_full, r_reduced, n_pieces, n_channels",
         grouped_by=("variant", "model"),
         cells_per_task=256,
     ),
     Stage(
         "permutations",
         "tasks.eeg.permutation:run",
-        "one block of null models",
+        cell="one block of null models: residual circular shifts with a seed of their own each",
+        inputs=_FITTED,
+        files="null.safetensors: delta_r (permutations, channels)",
+        metrics="count, delta_r_null_mean, residual_correlation_s",
         grouped_by=("variant", "model", "block"),
         cells_per_task=256,
     ),
-    Stage("group", "tasks.eeg.group:run", "tests over stimuli and over subjects", aggregate=True),
-    Stage("canaries", "tasks.eeg.canaries:run", "listeners whose verdict is known beforehand", aggregate=True),
+    Stage(
+        "group",
+        "tasks.eeg.group:run",
+        cell="tests of one model over stimuli and over subjects, corrected over channels, levels and variants",
+        inputs="all trf, permutations and eeg of the listeners",
+        files="group.json",
+        metrics="n_claimed, p_min, delta_r_best, best_variant, best_noise_level, n_subjects",
+        aggregate=True,
+    ),
+    Stage(
+        "canaries",
+        "tasks.eeg.canaries:run",
+        cell="verdict on listeners whose answer is known beforehand, in one named condition",
+        inputs="trf, permutations and eeg of the three canaries",
+        files="canaries.json",
+        metrics="verdict, noise_rejections, acoustic_rejections, positive_p, positive_kernel_r",
+        aggregate=True,
+    ),
 )
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _ROWS}
 """All stages in the order of the study."""
+
+
+def table() -> str:
+    """All stages as a Markdown table: the content of docs/stages.md."""
+    head = "# The stages of a study\n\nMade by `python -m orchestrator.stages`; a test keeps it current.\n\n"
+    rows = ["| stage | one cell is | inputs | files in `out/` | metrics |", "|---|---|---|---|---|"]
+    for stage in _ROWS:
+        name = f"`{stage.name}`" + (" (a training)" if stage.training else "")
+        rows.append(f"| {name} | {stage.cell} | {stage.inputs or '-'} | {stage.files} | {stage.metrics} |")
+    return head + "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")

@@ -60,7 +60,7 @@ class Tracking:
             tags = {"driver": self._driver, "reason": reason.value}
             self._do(lambda store: store.begin(mirror.training(cell), tags))
 
-    def cell_progress(self, cell: CellSpec, step: int, total: int, metrics: Mapping[str, float]) -> None:  # noqa: ARG002
+    def cell_progress(self, cell: CellSpec, step: int, total: int, metrics: Mapping[str, float]) -> None:
         values = {key: number for key, value in metrics.items() if (number := mirror.number(value)) is not None}
         if mirror.is_training(cell) and values:
             with self._lock:

@@ -122,7 +122,7 @@ class Context:
     open_file: OpenFile = _open_local
     progress: Callable[[int, int, Mapping[str, float]], None] = _ignore
     should_stop: Callable[[], bool] = lambda: False
-    checkpoints: Callable[[str], Checkpoints] = lambda signature: NoCheckpoints()  # noqa: ARG005
+    checkpoints: Callable[[str], Checkpoints] = lambda signature: NoCheckpoints()
 
 
 class Run(Protocol):

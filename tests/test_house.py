@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.stages import table
+
 ROOT = Path(__file__).parents[1]
 FORBIDDEN_IN_TASKS = {"orchestrator", "ray", "mlflow", "optuna", "fsspec", "s3fs"}
 ONE_ROOM = {
@@ -83,3 +85,7 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_no_registry_address_in_the_lock() -> None:
     assert "://" not in (ROOT / "requirements.lock").read_text(encoding="utf-8")
+
+
+def test_the_table_of_stages_is_current() -> None:
+    assert (ROOT / "docs/stages.md").read_text(encoding="utf-8") == table()

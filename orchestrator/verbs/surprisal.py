@@ -136,7 +136,7 @@ def _compute_and_write(
 ) -> int:
     from orchestrator.progress import Progress
     from orchestrator.study import Execution, run_study
-    from tasks.surprisal import IcSeries, read_ic, write_csv
+    from tasks.ic import IcSeries, read_ic, write_csv
 
     outcome = run_study(graph, ledger, Execution(inline=True), [Progress()])
     if outcome.exit_code not in (0, 1):

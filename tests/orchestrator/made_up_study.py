@@ -59,7 +59,7 @@ class FakeLedger:
         )  # fmt: skip
         return self.statuses[cell.signature]
 
-    def survey(self, cells: Iterable[CellSpec], full: bool) -> dict[str, tuple[State, Reason, Any]]:  # noqa: ARG002
+    def survey(self, cells: Iterable[CellSpec], full: bool) -> dict[str, tuple[State, Reason, Any]]:
         found = {}
         for cell in cells:
             status = self.statuses.get(cell.signature)
@@ -69,7 +69,7 @@ class FakeLedger:
             found[cell.signature] = (*state, status)
         return found
 
-    def artefact(self, stage: str, signature: str, cache: Any) -> Artefact:  # noqa: ARG002
+    def artefact(self, stage: str, signature: str, cache: Any) -> Artefact:
         def open_file(name: str) -> BinaryIO:
             if name not in self.files[signature]:
                 raise FileNotFoundError(name)
@@ -77,7 +77,7 @@ class FakeLedger:
 
         return Artefact(signature, stage, {}, self.statuses[signature].metrics, open_file)
 
-    def alive_drivers(self, max_age_s: float) -> set[str]:  # noqa: ARG002
+    def alive_drivers(self, max_age_s: float) -> set[str]:
         return self.alive
 
 

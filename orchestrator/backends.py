@@ -1,0 +1,140 @@
+"""Where tasks run: in this process, or on Ray. Both take orders and give back events."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from orchestrator.schedule import Task, fan_out_room
+from orchestrator.stages import Stage
+from orchestrator.worker import Emit, WorkOrder, execute
+
+if TYPE_CHECKING:
+    from orchestrator.cluster import Cluster
+    from orchestrator.training import TrainingRun
+
+
+class Refused(Exception):
+    """What a study needs is not there: in one sentence, before anything is started."""
+
+
+class Backend(Protocol):
+    """What the driver loop asks of a place to run."""
+
+    def preflight(self, stages: Iterable[Stage]) -> list[str]:
+        """Requests that can never be satisfied here, one sentence with the numbers for each."""
+        ...
+
+    def room(self, task: Task) -> bool:
+        """True when `task` should be submitted now."""
+        ...
+
+    def submit(self, order: WorkOrder) -> None: ...
+
+    def poll(self, handle: Emit) -> None:
+        """Hand over what happened; waits a moment when nothing did."""
+        ...
+
+    def busy(self) -> bool:
+        """True while something that started has not come back."""
+        ...
+
+    def no_more_trainings(self) -> None:
+        """No training will be submitted, unless a corrupt one has to be computed again."""
+        ...
+
+    def stop(self) -> None:
+        """Nothing new starts; what runs was told to stop by its own means."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class InlineBackend:
+    """One task after the other in this process, under a debugger if you like; Ray is not imported."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self._should_stop = should_stop
+        self._queue: deque[WorkOrder] = deque()
+
+    def preflight(self, stages: Iterable[Stage]) -> list[str]:
+        return []
+
+    def room(self, task: Task) -> bool:
+        return not self._queue
+
+    def submit(self, order: WorkOrder) -> None:
+        self._queue.append(order)
+
+    def poll(self, handle: Emit) -> None:
+        if self._queue:
+            execute(self._queue.popleft(), handle, self._should_stop)
+
+    def busy(self) -> bool:
+        return bool(self._queue)
+
+    def no_more_trainings(self) -> None:
+        return None
+
+    def stop(self) -> None:
+        self._queue.clear()
+
+    def close(self) -> None:
+        return None
+
+
+class RayBackend:
+    """Trainings are trials of one Ray Tune run, everything else Ray tasks, on one budget of CPUs."""
+
+    def __init__(self, cluster: Cluster, trainings: int) -> None:
+        self._cluster = cluster
+        self._expected = trainings
+        self._training: TrainingRun | None = None
+
+    def preflight(self, stages: Iterable[Stage]) -> list[str]:
+        return self._cluster.preflight(stages)
+
+    def room(self, task: Task) -> bool:
+        if task.stage.training:
+            return True
+        cpus, gpus = self._cluster.capacity()
+        trainings = self._training.live_stages() if self._training else []
+        running = self._cluster.running()
+        room = fan_out_room(cpus, gpus, trainings, running)
+        return room >= task.stage.cpus and (task.whole or not (running or trainings))
+
+    def submit(self, order: WorkOrder) -> None:
+        if not order.stage.training:
+            self._cluster.submit(order)
+            return
+        if self._training is not None and self._training.closed:
+            self._training.abandon()
+            self._training = None
+        if self._training is None:
+            from orchestrator.training import TrainingRun
+
+            self._training = TrainingRun(self._expected)
+        self._training.release(order)
+
+    def no_more_trainings(self) -> None:
+        if self._training is not None:
+            self._training.finish()
+
+    def poll(self, handle: Emit) -> None:
+        events = [*self._cluster.poll(), *(self._training.poll() if self._training else ())]
+        for event in events:
+            handle(event)
+        if not events:
+            self._cluster.wait(0.1)
+
+    def busy(self) -> bool:
+        return bool(self._cluster.running()) or (self._training is not None and self._training.running())
+
+    def stop(self) -> None:
+        self.no_more_trainings()
+
+    def close(self) -> None:
+        if self._training is not None:
+            self._training.abandon()
+        self._cluster.close()

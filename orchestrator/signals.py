@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM: an answer at once, time to write checkpoints, and a second one that leaves at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+ANSWER = b"\nstopping: checkpoints are being written; again to leave at once\n"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopFlag:
+    """Set by the first signal; `signum` says which it was; the second ends the process."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def is_set(self) -> bool:
+        return self.signum is not None
+
+    def listen(self) -> None:
+        """Take the signals over; outside the main thread they stay with whoever has them."""
+        if threading.current_thread() is threading.main_thread():
+            for signum in SIGNALS:
+                signal.signal(signum, self._handle)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.is_set():
+            os._exit(128 + signum)
+        self.signum = signum
+        os.write(2, ANSWER)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopFlag]:
+    """A flag that SIGINT and SIGTERM set while the block runs."""
+    flag = StopFlag()
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    flag.listen()
+    try:
+        yield flag
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for signum, handler in before.items():
+                signal.signal(signum, handler)

@@ -1,0 +1,186 @@
+from collections.abc import Mapping
+
+from fake_stages import STAGES, cell, graph
+
+from orchestrator.graph import CellSpec, Graph
+from orchestrator.reasons import Reason, State
+from orchestrator.schedule import Phase, Schedule, Task, fan_out_room
+
+NEW = (State.TO_DO, Reason.NEW, "")
+CACHED = (State.CACHED, Reason.DONE, "")
+
+
+def schedule(
+    planned: Graph, known: Mapping[str, tuple[State, Reason, str]] | None = None, **options: object
+) -> Schedule:
+    states = {spec.signature: (known or {}).get(spec.signature, NEW) for spec in planned}
+    return Schedule(planned, states, stages=STAGES, **options)  # type: ignore[arg-type]
+
+
+def names(tasks: list[Task]) -> list[list[str]]:
+    return [[spec.name for spec in task.cells] for task in tasks]
+
+
+def test_only_cells_whose_inputs_are_done_are_ready_and_trainings_come_first() -> None:
+    source, base = cell("source", "s"), cell("base", "b")
+    latents = cell("latents", "l", {"base": base, "source": source})
+    plan = schedule(graph(source, base, latents))
+    assert names(plan.ready()) == [["b"], ["s"]]
+    plan.started(plan.ready()[0])
+    plan.done(base.signature)
+    assert names(plan.ready()) == [["s"]]
+    plan.started(plan.ready()[0])
+    plan.done(source.signature)
+    assert names(plan.ready()) == [["l"]]
+    assert not plan.trainings_left
+    assert not plan.finished
+
+
+def test_cells_that_share_inputs_form_tasks_of_at_most_the_stage_s_size() -> None:
+    levels = [cell("level", f"l{index}", variant="ab"[index % 2]) for index in range(10)]
+    assert names(schedule(graph(*levels)).ready()) == [
+        ["l0", "l2", "l4", "l6"],
+        ["l1", "l3", "l5", "l7"],
+        ["l8"],
+        ["l9"],
+    ]
+
+
+def test_a_group_of_which_more_is_to_come_is_not_whole() -> None:
+    source = cell("source", "s")
+    levels = [cell("level", "early"), cell("level", "late", {"source": source})]
+    plan = schedule(graph(source, *levels))
+    assert [task.whole for task in plan.ready()] == [True, False]
+    plan.started(plan.ready()[0])
+    plan.done(source.signature)
+    assert names(plan.ready()) == [["early", "late"]]
+    assert plan.ready()[0].whole
+
+
+def test_a_failed_cell_blocks_what_needs_it_and_nothing_else() -> None:
+    bad, good = cell("source", "bad"), cell("source", "good")
+    child = cell("latents", "child", {"source": bad})
+    grandchild = cell("latents", "grandchild", {"source": child})
+    plan = schedule(graph(bad, good, child, grandchild))
+    plan.started(plan.ready()[0])
+    plan.failed(bad.signature, "no such file")
+    blocked = plan.cells(Phase.BLOCKED)
+    assert list(blocked) == [child.signature, grandchild.signature]
+    assert blocked[grandchild.signature] == "its input bad failed: no such file"
+    assert names(plan.ready()) == [["good"]]
+
+
+def test_an_aggregate_goes_on_without_the_inputs_that_failed() -> None:
+    members = [cell("source", name) for name in ("a", "b")]
+    child = cell("latents", "a's child", {"source": members[0]})
+    group = cell("group", "g", {"members": [child, members[1]]})
+    asked: list[Mapping[str, str]] = []
+
+    def reduce(spec: CellSpec, failed: Mapping[str, str]) -> CellSpec:
+        asked.append(failed)
+        return cell("group", f"{spec.name} smaller", {"members": [members[1]]})
+
+    plan = schedule(graph(*members, child, group), reduce=reduce)
+    for task in list(plan.ready()):
+        plan.started(task)
+    plan.failed(members[0].signature, "gone")
+    assert not plan.ready()
+    plan.done(members[1].signature)
+    assert names(plan.ready()) == [["g smaller"]]
+    assert asked == [{child.signature: "its input a failed: gone"}]
+    smaller = plan.reduced[group.signature]
+    plan.started(plan.ready()[0])
+    plan.done(smaller.signature)
+    assert plan.finished
+    assert plan.phase(group.signature) is Phase.DONE
+
+
+def test_an_aggregate_with_nothing_left_is_blocked() -> None:
+    member = cell("source", "a")
+    group = cell("group", "g", {"members": [member]})
+    plan = schedule(graph(member, group), reduce=lambda spec, failed: None)
+    plan.started(plan.ready()[0])
+    plan.failed(member.signature, "gone")
+    assert plan.finished
+    assert list(plan.cells(Phase.BLOCKED)) == [group.signature]
+
+
+def test_failed_before_is_tried_again_only_when_asked() -> None:
+    spec = cell("source", "s")
+    known = {spec.signature: (State.FAILED, Reason.FAILED_BEFORE, "it broke")}
+    assert schedule(graph(spec), known).cells(Phase.FAILED) == {spec.signature: "it broke"}
+    (task,) = schedule(graph(spec), known, retry_failed=True).ready()
+    assert task.reasons[spec.signature] is Reason.RETRY_REQUESTED
+
+
+def test_a_cached_cell_stays_cached_when_its_input_is_computed_again() -> None:
+    source = cell("source", "s")
+    child = cell("latents", "c", {"source": source})
+    known = {source.signature: (State.TO_DO, Reason.FILE_MISSING, ""), child.signature: CACHED}
+    plan = schedule(graph(source, child), known)
+    (task,) = plan.ready()
+    assert task.reasons == {source.signature: Reason.FILE_MISSING}
+    plan.started(task)
+    plan.done(source.signature)
+    assert plan.finished
+
+
+def test_a_corrupt_input_is_computed_again_before_those_that_wait_for_it() -> None:
+    source = cell("source", "s")
+    children = [cell("latents", name, {"source": source}) for name in ("one", "two")]
+    plan = schedule(graph(source, *children), {source.signature: CACHED})
+    first, _second = plan.ready()
+    plan.started(first)
+    assert plan.recompute(source.signature, Reason.CHECKSUM_MISMATCH)
+    plan.again(children[0].signature, Reason.INPUT_CORRUPT)
+    (task,) = plan.ready()
+    assert task.reasons == {source.signature: Reason.CHECKSUM_MISMATCH}
+    plan.started(task)
+    plan.done(source.signature)
+    assert names(plan.ready()) == [["one"], ["two"]]
+    assert plan.ready()[0].reasons[children[0].signature] is Reason.INPUT_CORRUPT
+
+
+def test_an_input_that_stays_corrupt_is_given_up() -> None:
+    source = cell("source", "s")
+    plan = schedule(graph(source), {source.signature: CACHED})
+    answers = []
+    for _ in range(3):
+        answers.append(plan.recompute(source.signature, Reason.SIZE_MISMATCH))
+        plan.done(source.signature)
+    assert answers == [True, True, False]
+
+
+def test_cells_lost_twice_with_their_process_are_computed_alone_and_given_up_after_the_third_retry() -> None:
+    levels = [cell("level", f"l{index}") for index in range(2)]
+    plan = schedule(graph(*levels))
+    sizes, answers = [], []
+    for _ in range(4):
+        sizes.append(len(plan.ready()))
+        for task in list(plan.ready()):
+            plan.started(task)
+        answers.append([plan.lost(spec.signature) for spec in levels])
+    assert sizes == [1, 1, 2, 2]
+    assert answers == [[True, True]] * 3 + [[False, False]]
+
+
+def test_a_training_that_got_further_is_not_worn_out_by_losses() -> None:
+    base = cell("base", "b")
+    plan = schedule(graph(base))
+    for step in range(1, 20):
+        plan.started(plan.ready()[0])
+        plan.progressed(base.signature, step)
+        assert plan.lost(base.signature)
+
+
+def test_fan_out_gets_what_trainings_leave() -> None:
+    base, nap = STAGES["base"], STAGES["nap"]
+    assert fan_out_room(8, 0, [base] * 3, [nap] * 2) == 3
+    assert fan_out_room(2, 0, [base] * 5, []) == -3
+
+
+def test_trainings_that_wait_for_a_gpu_claim_no_more_cpus_than_the_gpus_can_use() -> None:
+    from dataclasses import replace
+
+    on_gpu = replace(STAGES["base"], gpus=1.0, cpus=4.0)
+    assert fan_out_room(32, 2, [on_gpu] * 100, []) == 24

@@ -1,0 +1,183 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_stages import STAGES, cell, graph
+
+from orchestrator.graph import CellSpec, Graph
+from orchestrator.ledger import Ledger, Status
+from orchestrator.reasons import Reason
+from orchestrator.storage import Storage
+from orchestrator.study import Execution, Outcome, run_study
+
+INLINE = Execution(inline=True)
+
+
+class Diary:
+    """An observer that writes everything down."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[Any, ...]] = []
+
+    def study_started(self, planned: Graph, states: Mapping[str, Any]) -> None:
+        self.lines.append(("study_started", len(planned), len(states)))
+
+    def cell_started(self, spec: CellSpec, reason: Reason) -> None:
+        self.lines.append(("started", spec.name, reason))
+
+    def cell_progress(self, spec: CellSpec, step: int, total: int, metrics: Mapping[str, float]) -> None:
+        self.lines.append(("progress", spec.name, step, total))
+
+    def cell_finished(self, spec: CellSpec, status: Status, cached: bool) -> None:
+        self.lines.append(("finished", spec.name, status.state, cached))
+
+    def study_finished(self, outcome: Outcome) -> None:
+        self.lines.append(("study_finished", outcome.exit_code))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(Storage(str(tmp_path / "ledger")))
+
+
+def small_study(**bad: Any) -> Graph:
+    source, base = cell("source", "s"), cell("base", "b", steps=2)
+    arm = cell("arm", "a", {"base": base})
+    latents = [cell("latents", f"latents {role}", {"arm": arm, "corpus": source}) for role in ("train", "melodies")]
+    flow = cell("flow", "f", {"train": latents[0]})
+    levels = [
+        cell("level", f"level {index}", {"flow": flow}, index=index, **(bad if index == 1 else {}))
+        for index in range(3)
+    ]
+    group = cell("group", "g", {"levels": levels})
+    return graph(source, base, arm, *latents, flow, *levels, group)
+
+
+def without_failed(spec: CellSpec, failed: Mapping[str, str]) -> CellSpec | None:
+    left = tuple(signature for signature in spec.inputs["levels"] if signature not in failed)
+    return CellSpec(spec.stage, spec.name, spec.config, {"levels": left}, "f" * 32, spec.labels) if left else None
+
+
+def test_everything_is_computed_once_and_then_never_again(ledger: Ledger) -> None:
+    planned, diary = small_study(), Diary()
+    outcome = run_study(planned, ledger, INLINE, [diary], stages=STAGES)
+    assert (outcome.exit_code, len(outcome.done), outcome.cached) == (0, len(planned), [])
+    assert diary.lines[0] == ("study_started", 10, 10)
+    assert ("progress", "b", 2, 2) in diary.lines
+    assert diary.lines[-1] == ("study_finished", 0)
+    diary = Diary()
+    again = run_study(planned, ledger, INLINE, [diary], stages=STAGES)
+    assert (again.exit_code, again.done, len(again.cached)) == (0, [], len(planned))
+    assert ("finished", "g", "done", True) in diary.lines
+
+
+def test_one_failure_costs_one_cell_and_the_aggregate_says_so(ledger: Ledger) -> None:
+    planned = small_study(raises="division by zero")
+    outcome = run_study(planned, ledger, INLINE, reduce=without_failed, stages=STAGES)
+    bad = next(spec for spec in planned if spec.name == "level 1")
+    assert outcome.exit_code == 1
+    assert outcome.failed == {bad.signature: "ValueError: division by zero"}
+    assert [spec.signature for spec in outcome.reduced.values()] == ["f" * 32]
+    assert len(outcome.done) == len(planned) - 1
+    again = run_study(planned, ledger, INLINE, reduce=without_failed, stages=STAGES)
+    assert (again.exit_code, again.done, len(again.cached)) == (1, [], len(planned) - 1)
+
+
+def test_failed_cells_are_tried_again_on_request(ledger: Ledger) -> None:
+    planned = graph(cell("source", "bad", raises="x"), cell("source", "good"))
+    run_study(planned, ledger, INLINE, stages=STAGES)
+    diary = Diary()
+    run_study(planned, ledger, Execution(inline=True, retry_failed=True), [diary], stages=STAGES)
+    assert [line for line in diary.lines if line[0] == "started"] == [("started", "bad", Reason.RETRY_REQUESTED)]
+
+
+def test_a_deleted_result_is_computed_again_and_what_was_made_of_it_is_kept(ledger: Ledger) -> None:
+    planned = small_study()
+    run_study(planned, ledger, INLINE, stages=STAGES)
+    (file,) = Path(ledger.storage.root).glob("base/*/attempts/*/out/out.txt")
+    file.unlink()
+    diary = Diary()
+    outcome = run_study(planned, ledger, INLINE, [diary], stages=STAGES)
+    assert [line for line in diary.lines if line[0] == "started"] == [("started", "b", Reason.FILE_MISSING)]
+    assert (outcome.exit_code, len(outcome.done)) == (0, 1)
+
+
+def test_an_input_that_turns_corrupt_while_the_study_runs_is_computed_again(ledger: Ledger) -> None:
+    source, trigger = cell("source", "s"), cell("nap", "n")
+    child = cell("level", "c", {"source": source, "nap": trigger})
+    diary = Diary()
+
+    class Vandal(Diary):
+        def cell_finished(self, spec: CellSpec, status: Status, cached: bool) -> None:
+            if spec.name == "n" and not cached:
+                (file,) = Path(ledger.storage.root).glob("source/*/attempts/*/out/out.txt")
+                file.write_text("?")
+
+    outcome = run_study(graph(source, trigger, child), ledger, INLINE, [diary, Vandal()], stages=STAGES)
+    assert outcome.exit_code == 0
+    started = [line[1:] for line in diary.lines if line[0] == "started"]
+    assert started[-3:] == [("c", Reason.NEW), ("s", Reason.CHECKSUM_MISMATCH), ("c", Reason.INPUT_CORRUPT)]
+    assert ledger.artefact("level", child.signature, None).read_bytes("out.txt") == b"c(s)(n)"
+
+
+def test_an_observer_that_raises_is_named_once_and_stops_nothing(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Grumpy(Diary):
+        def cell_started(self, spec: CellSpec, reason: Reason) -> None:
+            raise ConnectionError("no tracking server")
+
+    outcome = run_study(small_study(), ledger, INLINE, [Grumpy()], stages=STAGES)
+    assert outcome.exit_code == 0
+    assert capsys.readouterr().err.count("no tracking server") == 1
+
+
+def test_inline_imports_neither_ray_nor_torch(tmp_path: Path) -> None:
+    found = driver(tmp_path, "small", "--inline", "--modules")
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1].split() == ["ray=False", "torch=False", "mlflow=False"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_checkpoint_and_tells_by_the_exit_code(tmp_path: Path, signum: signal.Signals) -> None:
+    process = start_driver(tmp_path, "training", "--inline")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "b 3\n"
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 128 + signum, err
+    assert "checkpoints are being written" in err
+    assert driver(tmp_path, "training", "--inline").returncode == 0
+    (status,) = statuses(tmp_path, "base")
+    assert status.metrics["began_at"] >= 3
+    assert [record.outcome for record in status.attempts] == ["interrupted", "done"]
+
+
+def driver(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    process = start_driver(folder, *arguments)
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def start_driver(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    script = Path(__file__).with_name("fake_driver.py")
+    here = Path(__file__).parents[2]
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder / "ledger"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(here), "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def statuses(folder: Path, stage: str) -> list[Status]:
+    ledger = Ledger(Storage(str(folder / "ledger")))
+    found = [ledger.status(stage, signature) for signature in ledger.signatures(stage)]
+    return [status for status in found if status is not None]
