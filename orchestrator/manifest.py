@@ -138,7 +138,7 @@ class Fingerprints:
             self._known = {}
 
     def of(self, file: OutsideFile, folder: str) -> File:
-        """Describe a file found in `folder`: its path stays relative where the folder's is, so that a study can move."""
+        """Describe a file found in `folder`; its path stays relative where the folder's is: a study can move."""
         path = _as_given(file.path, folder)
         local = Path(file.path)
         if not local.is_file():

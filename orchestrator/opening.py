@@ -79,8 +79,7 @@ def _with_inputs(cell: CellSpec, own: Surveyed, seen: Mapping[str, Surveyed]) ->
         return State.BLOCKED, Reason.DATA_MISSING, None
     if own[0] is not State.TO_DO:
         return own
-    states = [seen[parent][0] for parent in cell.parents]
-    if State.FAILED in states or State.BLOCKED in states:
-        if not STAGES[cell.stage].aggregate or all(state in (State.FAILED, State.BLOCKED) for state in states):
-            return State.BLOCKED, Reason.INPUT_FAILED, None
+    lost = [seen[parent][0] in (State.FAILED, State.BLOCKED) for parent in cell.parents]
+    if all(lost) if STAGES[cell.stage].aggregate else any(lost):
+        return State.BLOCKED, Reason.INPUT_FAILED, None
     return own

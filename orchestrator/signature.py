@@ -46,6 +46,6 @@ def canonical_json(value: Any) -> str:
 
 
 def sign(stage: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
-    """The 32 hex digits under which the ledger keeps a cell: BLAKE2b-128 of stage, version, config, input signatures."""
+    """The 32 hex digits that name a cell: BLAKE2b-128 of its stage, version, config and input signatures."""
     text = canonical_json({"stage": stage, "version": version, "config": config, "inputs": inputs})
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

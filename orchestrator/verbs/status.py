@@ -40,7 +40,7 @@ def status(study: Study, as_json: bool) -> str:
     for stage, counts in per_stage.items():
         shown = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         lines.append(f"  {stage:<18} {shown}")
-    lines += [f"  failed {item['signature'][:SHORT]}  {item['name']}: {item['failure']}" for item in failures]
+    lines += [f"  failed {str(item['signature'])[:SHORT]}  {item['name']}: {item['failure']}" for item in failures]
     blocked = Counter(states[cell.signature][1] for cell in study.graph if states[cell.signature][0] is State.BLOCKED)
     lines += [f"  blocked: {count} cells ({SENTENCES[reason]})" for reason, count in blocked.items()]
     lines.append(f"drivers at work: {', '.join(sorted(drivers)) or 'none'}")
