@@ -15,10 +15,12 @@ from orchestrator.reading import load_experiment
 from orchestrator.storage import Storage
 
 ROOT = Path(__file__).parents[2]
+GOLDEN_STUDY = Path(__file__).with_name("golden.yaml")
 
 
 def graph(tmp_path: Path, name: str, *overrides: str) -> Graph:
-    experiment = load_experiment(str(ROOT / f"experiments/{name}.yaml"), overrides).experiment
+    path = GOLDEN_STUDY if name == "golden" else ROOT / f"experiments/{name}.yaml"
+    experiment = load_experiment(str(path), overrides).experiment
     return build(experiment, resolve(experiment, Storage(str(tmp_path / "results"))))
 
 
@@ -40,12 +42,29 @@ def test_parents_come_before_children(tmp_path: Path) -> None:
 def test_golden_signatures(tmp_path: Path) -> None:
     """A change here means that every result in every ledger is computed again: raise a stage's version instead."""
     first = {}
-    for cell in graph(tmp_path, "demo"):
+    for cell in graph(tmp_path, "golden"):
         first.setdefault(cell.stage, cell.signature[:12])
     assert first == GOLDEN
 
 
-GOLDEN: dict[str, str] = {}
+GOLDEN: dict[str, str] = {
+    "tunes": "26d3b94eac69",
+    "corpus": "f283fd2a788a",
+    "pitch_surprisal": "00b91330f2d1",
+    "autoencoder_base": "b12527557aa0",
+    "autoencoder": "a6b9b93df7f2",
+    "latents": "aff7786cb29c",
+    "flow": "ed17b1db7ae6",
+    "surprisal": "041d2a35b1a6",
+    "pitch": "b7906e663aef",
+    "reconstruction": "554920ceb2b2",
+    "eeg": "d5ef0a632e64",
+    "features": "f5475c55af2b",
+    "trf": "71b0bd0b06d4",
+    "permutations": "4d656d25069c",
+    "canaries": "b2aec6565da4",
+    "group": "7b1695255337",
+}
 
 
 def test_a_noise_level_adds_only_that_level(tmp_path: Path) -> None:
