@@ -20,15 +20,18 @@ check: $(READY)
 	$(BIN)/python -m pytest tests/test_house.py
 
 bench: $(READY)
-	@for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+	@mkdir -p benchmarks/results
+	@set -e; for script in $(wildcard benchmarks/*.py); do $(BIN)/python $$script; done \
+		| tee benchmarks/results/$$(date +%F)-$$(uname -m)-cpu.jsonl
 
+# Results are not cleaned: delete the ledger (./results) yourself.
 clean:
-	rm -rf $(VENV) results build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.9'
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@

@@ -14,7 +14,7 @@ from orchestrator.stages import table
 ROOT = Path(__file__).parents[1]
 FORBIDDEN_IN_TASKS = {"orchestrator", "ray", "mlflow", "optuna", "fsspec", "s3fs"}
 ONE_ROOM = {
-    "fsspec": {"orchestrator/storage.py", "orchestrator/node_cache.py"},
+    "fsspec": {"orchestrator/storage.py"},
     "s3fs": {"orchestrator/storage.py"},
     "mlflow": {"orchestrator/tracking.py"},
     "optuna": {"orchestrator/training.py"},
