@@ -16,6 +16,9 @@ from orchestrator.status import AttemptRecord, Status, StatusDamaged, dump
 from orchestrator.storage import Storage
 
 _ATTEMPT_IN_TEXT = re.compile(rb'"attempt":\s*"([^"\\/]+)"')
+ABANDONED = "abandoned.json"
+"""Beside an attempt that was given up in order: why."""
+
 _RECORDS = ("attempt.json", "superseded.json")
 
 
@@ -85,6 +88,11 @@ def read_history(storage: Storage, stage: str, signature: str, counting: Status 
     return tuple(records[name] for name in sorted(records))
 
 
+def why_open(record: bytes | None) -> Reason:
+    """Why a cell without a status is to do, by what its last attempt left in `ABANDONED`; None: it left nothing."""
+    return _reason(_json(record).get("why"), otherwise=Reason.INTERRUPTED)
+
+
 def _outcome(ended: dict[str, object]) -> str:
     if not ended:
         return "interrupted"
@@ -99,8 +107,8 @@ def _json(data: bytes | None) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _reason(value: object) -> Reason:
+def _reason(value: object, otherwise: Reason = Reason.NEW) -> Reason:
     try:
         return Reason(str(value))
     except ValueError:
-        return Reason.NEW
+        return otherwise

@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.schedule import Task, fan_out_room
+from orchestrator.ready import Task
+from orchestrator.schedule import fan_out_room
 from orchestrator.stages import Stage
-from orchestrator.worker import Emit, WorkOrder, execute
+from orchestrator.worker import Emit, Event, WorkOrder, execute
 
 if TYPE_CHECKING:
     from orchestrator.cluster import Cluster
@@ -68,8 +69,20 @@ class InlineBackend:
         self._queue.append(order)
 
     def poll(self, handle: Emit) -> None:
-        if self._queue:
-            execute(self._queue.popleft(), handle, self._should_stop)
+        if not self._queue:
+            return
+        trouble: list[Exception] = []
+
+        def emit(event: Event) -> None:
+            try:
+                if not trouble:
+                    handle(event)
+            except Exception as error:  # the driver's own trouble, not that of the stage in whose midst it comes up
+                trouble.append(error)
+
+        execute(self._queue.popleft(), emit, lambda: bool(trouble) or self._should_stop())
+        if trouble:
+            raise trouble[0]
 
     def busy(self) -> bool:
         return bool(self._queue)
@@ -87,13 +100,21 @@ class InlineBackend:
 class RayBackend:
     """Trainings are trials of one Ray Tune run, everything else Ray tasks, on one budget of CPUs."""
 
-    def __init__(self, cluster: Cluster, trainings: int) -> None:
+    def __init__(self, cluster: Cluster, trainings: int, own_disks: str | None = None) -> None:
+        """`own_disks` names a ledger that every machine would look for on a disk of its own."""
         self._cluster = cluster
         self._expected = trainings
+        self._own_disks = own_disks
         self._training: TrainingRun | None = None
 
     def preflight(self, stages: Iterable[Stage]) -> list[str]:
-        return self._cluster.preflight(stages)
+        refused = self._cluster.preflight(stages)
+        if self._own_disks is not None and self._cluster.has_other_nodes():
+            refused.append(
+                f"the cluster has several nodes, and each would write to its own disk below {self._own_disks}; put "
+                "execution.ledger on s3://, or name a folder that all nodes share by its URL, file:///..."
+            )
+        return refused
 
     def room(self, task: Task) -> bool:
         if task.stage.training:

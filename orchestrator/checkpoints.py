@@ -25,7 +25,7 @@ class LedgerCheckpoints:
     scratch: Path
 
     def latest(self) -> tuple[int, Path] | None:
-        """Step and local folder of the last whole checkpoint; damaged ones are dropped in favour of the one before."""
+        """Step and own copy of the last whole checkpoint; damaged ones are dropped in favour of the one before."""
         for step in sorted(self._steps(), reverse=True):
             folder = self._whole(step)
             if folder is not None:
@@ -60,15 +60,13 @@ class LedgerCheckpoints:
     def _whole(self, step: int) -> Path | None:
         try:
             marker = json.loads(self.storage.read(f"{self._at(step)}/complete.json"))
-            folder = self._local(step, list(marker))
+            folder = self._copy(step, list(marker))
             return folder if all(_record(folder / name) == record for name, record in marker.items()) else None
         except (OSError, ValueError, TypeError):
             return None
 
-    def _local(self, step: int, names: list[str]) -> Path:
-        here = self.storage.local_path(f"{self._at(step)}/files")
-        if here is not None:
-            return here
+    def _copy(self, step: int, names: list[str]) -> Path:
+        """A copy in `scratch`: in the ledger another driver at the same cell may remove it at any time."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"checkpoint-{step}-", dir=self.scratch))
         for name in names:

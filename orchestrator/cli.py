@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from orchestrator.opening import Study
 
 app = typer.Typer(
     add_completion=False,
@@ -23,6 +29,10 @@ Overrides = Annotated[
         help="key=value over the YAML, such as surprisal.n_steps=50", metavar="[KEY=VALUE]...", show_default=False
     ),
 ]
+LedgerRoot = Annotated[
+    str,
+    typer.Option("--ledger", envvar="ORCHESTRATOR_LEDGER", help="folder or URL (s3://bucket/prefix) of the results"),
+]
 LedgerOption = Annotated[str | None, typer.Option("--ledger", help="folder or URL (s3://bucket/prefix) of the results")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -37,12 +47,13 @@ def run(
     retry: Annotated[str | None, typer.Option("--retry", help="'failed': try failed cells again")] = None,
 ) -> None:
     """Compute what is not in the ledger yet, then report. The same command resumes."""
-    from orchestrator.verbs.run import run as run_verb
-
     if retry not in (None, "failed"):
         _refuse(f"--retry {retry!r}: allowed is 'failed'")
-    study = _open(experiment, overrides, ledger)
-    raise typer.Exit(run_verb(study, inline=inline, address=address, retry_failed=retry == "failed"))
+    with _one_line_errors():
+        from orchestrator.verbs.run import run as run_verb
+
+        study = _open(experiment, overrides, ledger)
+        raise typer.Exit(run_verb(study, inline=inline, address=address, retry_failed=retry == "failed"))
 
 
 @app.command()
@@ -55,9 +66,10 @@ def plan(
     show_config: Annotated[bool, typer.Option("--show-config", help="every key, its value and its origin")] = False,
 ) -> None:
     """Say of each cell whether it is cached, to do (and why) or blocked (by what)."""
-    from orchestrator.verbs.plan import plan as plan_verb
+    with _one_line_errors():
+        from orchestrator.verbs.plan import plan as plan_verb
 
-    typer.echo(plan_verb(_open(experiment, overrides, ledger), as_json, everything, show_config))
+        typer.echo(plan_verb(_open(experiment, overrides, ledger), as_json, everything, show_config))
 
 
 @app.command()
@@ -68,33 +80,32 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Say where a study stands: counts, failures, drivers at work."""
-    from orchestrator.verbs.status import status as status_verb
+    with _one_line_errors():
+        from orchestrator.verbs.status import status as status_verb
 
-    typer.echo(status_verb(_open(experiment, overrides, ledger), as_json))
+        typer.echo(status_verb(_open(experiment, overrides, ledger), as_json))
 
 
 @app.command()
 def report(experiment: ExperimentArgument, overrides: Overrides = None, ledger: LedgerOption = None) -> None:
     """Draw figures and tables from the ledger."""
-    from orchestrator.verbs.report import report as report_verb
+    with _one_line_errors():
+        from orchestrator.verbs.report import report as report_verb
 
-    typer.echo(report_verb(_open(experiment, overrides, ledger)))
+        typer.echo(report_verb(_open(experiment, overrides, ledger)))
 
 
 @app.command()
 def explain(
     signature: Annotated[str, typer.Argument(help="the first characters of a cell's signature", metavar="SIGNATURE")],
-    ledger: Annotated[str, typer.Option("--ledger", help="folder or URL of the results")] = "./results",
+    ledger: LedgerRoot = "./results",
     as_json: JsonOption = False,
 ) -> None:
     """Walk from a result back to the recordings it was made of."""
-    from orchestrator.reading import UsageError
-    from orchestrator.verbs.explain import explain as explain_verb
+    with _one_line_errors():
+        from orchestrator.verbs.explain import explain as explain_verb
 
-    try:
         typer.echo(explain_verb(ledger, signature, as_json))
-    except UsageError as error:
-        _refuse(str(error))
 
 
 @app.command()
@@ -103,23 +114,20 @@ def surprisal(
     model: Annotated[str, typer.Option("--model", help="signature of a flow in the ledger")],
     noise_levels: Annotated[str, typer.Option("--noise-levels", help="comma-separated, each in [0, 1]")] = "0.0",
     out: Annotated[str, typer.Option("--out", help="folder for the csv files")] = ".",
-    ledger: Annotated[str, typer.Option("--ledger", help="folder or URL of the results")] = "./results",
+    ledger: LedgerRoot = "./results",
     n_steps: Annotated[int, typer.Option("--n-steps", min=1, help="Euler steps")] = 100,
     n_probes: Annotated[int, typer.Option("--n-probes", min=1, help="Rademacher probes")] = 4,
 ) -> None:
     """Information content of recordings at noise levels, one csv each: Time, IC_<level>, ..."""
-    from orchestrator.reading import UsageError
-    from orchestrator.verbs.surprisal import surprisal as surprisal_verb
+    with _one_line_errors():
+        from orchestrator.verbs.surprisal import surprisal as surprisal_verb
 
-    try:
         raise typer.Exit(surprisal_verb(files, model, noise_levels, out, ledger, n_steps, n_probes))
-    except UsageError as error:
-        _refuse(str(error))
 
 
 @app.command()
 def ui(
-    ledger: Annotated[str, typer.Option("--ledger", help="folder of the results")] = "./results",
+    ledger: LedgerRoot = "./results",
     tracking_uri: Annotated[str | None, typer.Option("--tracking-uri", help="another MLflow store")] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
 ) -> None:
@@ -129,19 +137,36 @@ def ui(
     raise typer.Exit(ui_verb(ledger, tracking_uri, port))
 
 
-def _open(experiment: str, overrides: list[str] | None, ledger: str | None):  # type: ignore[no-untyped-def]
-    from orchestrator.opening import open_study
-    from orchestrator.reading import UsageError
+def _open(experiment: str, overrides: list[str] | None, ledger: str | None) -> Study:
+    """The study of a command; a ledger that fails while it is read or written to refuses the command."""
+    from orchestrator.opening import LedgerTrouble, open_study
 
     try:
         return open_study(experiment, overrides or (), ledger)
-    except UsageError as error:
-        _refuse(str(error))
+    except OSError as error:
+        raise LedgerTrouble(f"{type(error).__name__}: {error}") from error
 
 
-def _refuse(sentence: str) -> NoReturn:
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What a person can mend is one line: bad usage exits 2, a ledger that doesn't answer 3, Ctrl-C 130."""
+    try:
+        from orchestrator.opening import LedgerTrouble
+        from orchestrator.reading import UsageError
+
+        try:
+            yield
+        except UsageError as error:
+            _refuse(str(error))
+        except LedgerTrouble as error:
+            _refuse(str(error), 3)
+    except KeyboardInterrupt:
+        _refuse(f"stopped; nothing done is lost. To go on: {shlex.join(sys.argv)}", 130)
+
+
+def _refuse(sentence: str, code: int = 2) -> NoReturn:
     typer.echo(f"orchestrator: {sentence}", err=True)
-    raise SystemExit(2)
+    raise SystemExit(code)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ray.exceptions import RayError
 
 from orchestrator.backends import Refused
 from orchestrator.stages import Stage
-from orchestrator.worker import Event, WorkOrder, execute, stop_marker
+from orchestrator.worker import Event, WorkOrder, execute, sentence, stop_marker
 
 OBJECT_STORE_BYTES = 200 * 2**20
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
@@ -49,20 +50,20 @@ class Cluster:
         self.is_own = address is None
         set_environment(local=self.is_own)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-        if self.is_own:
-            ray.init(
-                address="local",
-                num_cpus=cpus or os.cpu_count(),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
-        else:
-            try:
-                ray.init(address=address, **quiet)
-            except Exception as error:
-                raise Refused(f"no Ray cluster answers at {address!r}: {type(error).__name__}; is it up?") from None
+        own: dict[str, Any] = {
+            "num_cpus": cpus or os.cpu_count(),
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_node_ip_address": "127.0.0.1",
+        }
+        try:
+            ray.init(address=address or "local", **(own if self.is_own else {}), **quiet)
+        except Exception as error:
+            with suppress(Exception):
+                ray.shutdown()
+            if self.is_own:
+                raise Refused(f"Ray can't be started here: {sentence(error)}; --inline does without it") from None
+            raise Refused(f"no Ray cluster answers at {address!r}: {type(error).__name__}; is it up?") from None
         self._tasks: dict[Any, tuple[WorkOrder, set[str]]] = {}
         self._capacity = (0.0, 0.0)
         self._capacity_at = -RESOURCES_AGE_S
@@ -77,8 +78,11 @@ class Cluster:
 
     def preflight(self, stages: Iterable[Stage]) -> list[str]:
         """What no node (alive, or of a type that the autoscaler may start) can hold, with the numbers."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return refusals(stages, nodes + _autoscaled_types())
+        return refusals(stages, _nodes() + _autoscaled_types())
+
+    def has_other_nodes(self) -> bool:
+        """True when tasks may run on another machine than this one."""
+        return not self.is_own and (len(_nodes()) > 1 or bool(_autoscaled_types()))
 
     def submit(self, order: WorkOrder) -> None:
         """Start a task; its events come back one by one through `poll`."""
@@ -115,7 +119,7 @@ class Cluster:
             batch: list[Event] = ray.get(next(events))
         except (StopIteration, RayError) as error:
             del self._tasks[events]
-            why = next(iter(str(error).strip().splitlines()), "")
+            why = next(iter(str(error).strip().splitlines()), "it ended without a result")
             return [Event("lost", signature, sentence=f"{type(error).__name__} {why}") for signature in sorted(left)]
         for event in batch:
             if event.kind not in ("started", "progress"):
@@ -149,6 +153,11 @@ def _execute_stream(order: WorkOrder) -> Iterator[list[Event]]:
 
 _stream = ray.remote(max_retries=0, num_returns="streaming")(_execute_stream)
 _stream_once = ray.remote(max_retries=0, num_returns="streaming", max_calls=1)(_execute_stream)  # frees GPU memory
+
+
+def _nodes() -> list[dict[str, float]]:
+    """Resources of the nodes that are alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def refusals(stages: Iterable[Stage], nodes: list[dict[str, float]]) -> list[str]:

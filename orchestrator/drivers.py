@@ -18,6 +18,7 @@ from orchestrator.storage import Storage
 
 _FOLDER = "drivers"
 _CLOCK = "clock"
+FORGOTTEN_AFTER_S = 86_400.0
 
 
 def beat(storage: Storage, driver: str) -> None:
@@ -34,11 +35,24 @@ def leave(storage: Storage, driver: str) -> None:
 def alive(storage: Storage, max_age_s: float) -> set[str]:
     """Drivers whose last beat is young by the store's clock, and which, on this machine, still are the same process."""
     now = _now(storage)
-    names = [name for name in storage.names(_FOLDER) if name.endswith(".json")]
-    return {name.removesuffix(".json") for name in names if _is_alive(storage, f"{_FOLDER}/{name}", now, max_age_s)}
+    return {name for name in _named(storage) if _is_alive(storage, name, now, max_age_s)}
 
 
-def _is_alive(storage: Storage, path: str, now: float, max_age_s: float) -> bool:
+def clear_dead(storage: Storage) -> None:
+    """Remove what drivers left here that were killed: on this machine, or anywhere `FORGOTTEN_AFTER_S` ago."""
+    now = _now(storage)
+    for name in _named(storage):
+        if not _is_alive(storage, name, now, FORGOTTEN_AFTER_S):
+            storage.delete(f"{_FOLDER}/{name}.stop")
+            storage.delete(f"{_FOLDER}/{name}.json")
+
+
+def _named(storage: Storage) -> list[str]:
+    return [name.removesuffix(".json") for name in storage.names(_FOLDER) if name.endswith(".json")]
+
+
+def _is_alive(storage: Storage, name: str, now: float, max_age_s: float) -> bool:
+    path = f"{_FOLDER}/{name}.json"
     try:
         record = json.loads(storage.read(path))
         if now - storage.modified(path) > max_age_s:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tasks.audio.config import DataSet, SplitConfig
 from tasks.autoencoder.config import AutoencoderConfig
@@ -99,6 +99,8 @@ class Science(Config):
             raise ValueError(
                 "eeg.simulation: simulated listeners answer to notes; data.stimuli must be chorales or midi"
             )
+        if self.eeg is not None and self.eeg.simulation is not None and self.pitch is None:
+            raise ValueError("pitch: null leaves nothing that simulated listeners could answer to; remove one of both")
         return self
 
 
@@ -122,7 +124,10 @@ class Experiment(Config):
 
     @model_validator(mode="after")
     def _sweep_makes_variants(self) -> Experiment:
-        self.variants()
+        try:
+            _need_one_family(list(self.variants().values()))
+        except ValidationError as error:
+            raise SweepMistake(error) from None
         return self
 
     def variants(self) -> dict[str, Science]:
@@ -140,24 +145,71 @@ class Experiment(Config):
         for block in self.sweep or ({},):
             empty = [key for key, values in block.items() if not values]
             if empty:
-                raise ValueError(f"sweep: {empty[0]} has no values; give at least one, or remove the key")
+                raise ValueError(f"{empty[0]} has no values; give at least one, or remove the key")
             combinations += [dict(zip(block, values, strict=True)) for values in itertools.product(*block.values())]
         return combinations
+
+
+SHARED = ("data", "surprisal.noise_levels", "reconstruction", "pitch", "eeg")
+
+
+def _need_one_family(variants: Sequence[Science]) -> None:
+    """A variant is a trained model; all variants meet the same material, levels and listeners, and one test."""
+    first, *others = [science.model_dump(mode="json") for science in variants]
+    for key in SHARED:
+        for other in others:
+            differs = _difference(key, _at(first, key), _at(other, key))
+            if differs:
+                raise ValueError(
+                    f"{differs} differs between variants, but they are compared on the same material by one test; "
+                    "give it one value, or make a study of its own"
+                )
+
+
+def _at(science: Mapping[str, Any], key: str) -> Any:
+    value: Any = science
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _difference(key: str, one: Any, other: Any) -> str:
+    """The dotted key, at or below `key`, at which two values differ; empty where they agree."""
+    if one == other:
+        return ""
+    if isinstance(one, Mapping) and isinstance(other, Mapping) and set(one) == set(other):
+        return next(found for name in one if (found := _difference(f"{key}.{name}", one[name], other[name])))
+    return key
 
 
 def _with(science: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(science)
     for key, value in settings.items():
-        head, _, rest = key.partition(".")
-        if head not in result:
-            raise UnknownKey(key, head, tuple(result))
-        if not rest:
-            result[head] = value
-        elif isinstance(result[head], Mapping):
-            result[head] = _with(result[head], {rest: value})
-        else:
-            raise UnknownKey(key, rest, ())
+        _put(result, key, key.split("."), value)
     return result
+
+
+def _put(section: dict[str, Any], key: str, parts: list[str], value: Any, known: bool = True) -> None:
+    """Set what the dotted `key` names; a section that is null, and all below it, is left for validation to judge."""
+    head, *rest = parts
+    if known and head not in section:
+        raise UnknownKey(key, head, tuple(section))
+    if not rest:
+        section[head] = value
+        return
+    inner = section.get(head)
+    if inner is not None and not isinstance(inner, Mapping):
+        raise UnknownKey(key, rest[0], ())
+    section[head] = dict(inner or {})
+    _put(section[head], key, rest, value, known and inner is not None)
+
+
+class SweepMistake(ValueError):
+    """A variant of the sweep is no valid experiment."""
+
+    def __init__(self, error: ValidationError) -> None:
+        super().__init__("sweep")
+        self.error = error
 
 
 class UnknownKey(ValueError):
@@ -177,5 +229,5 @@ def _variant_name(science: Science, settings: Mapping[str, Any], taken: Mapping[
     name = " ".join(parts)
     if name in taken:
         differs = ", ".join(settings) or "nothing"
-        raise ValueError(f"sweep: two variants would both be called {name!r} (keys swept: {differs}); use one block")
+        raise ValueError(f"two variants would both be called {name!r} (keys swept: {differs}); use one block")
     return name

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from orchestrator import drivers
 from orchestrator.artefacts import CorruptArtefact, OpenVerified, sha256_of
-from orchestrator.attempts import Attempt, cell_path, new_attempt_id, read_history, set_aside
+from orchestrator.attempts import ABANDONED, Attempt, cell_path, new_attempt_id, read_history, set_aside
 from orchestrator.checkpoints import LedgerCheckpoints
 from orchestrator.graph import CellSpec
 from orchestrator.paths import UnsafePath
@@ -123,13 +123,14 @@ class Ledger:
 
     def fail(self, attempt: Attempt, reason: Reason, sentence: str, seconds: float) -> Status:
         """Record why there is no result; a whole result of another attempt stays and is returned."""
-        self.abandon(attempt)
+        shutil.rmtree(attempt.out_dir, ignore_errors=True)
         status = replace(self._describe(attempt, "failed", reason, seconds), failure=sentence)
         return self._put_status(attempt, status)
 
-    def abandon(self, attempt: Attempt) -> None:
-        """Drop the unpublished files of an attempt that stops here: it stays in the history as interrupted."""
+    def abandon(self, attempt: Attempt, why: Reason) -> None:
+        """Drop the unpublished files of an attempt that stops here; `why` is the reason of the next one."""
         shutil.rmtree(attempt.out_dir, ignore_errors=True)
+        self.storage.write(attempt.path(ABANDONED), dump({"why": why.value}))
 
     def artefact(self, stage: str, signature: str, cache: Path | None) -> Artefact:
         """A finished cell as later stages read it; each file is verified when it is first opened in this process.
@@ -161,6 +162,10 @@ class Ledger:
     def leave(self, driver: str) -> None:
         """Say that the driver ended in order."""
         drivers.leave(self.storage, driver)
+
+    def clear_dead_drivers(self) -> None:
+        """Remove what killed drivers left of themselves."""
+        drivers.clear_dead(self.storage)
 
     def alive_drivers(self, max_age_s: float) -> set[str]:
         """Ids of the drivers that are at work."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.experiment import ROLES, Experiment, Science
+from orchestrator.paths import local_folder
 from orchestrator.storage import OutsideFile, Storage, list_files
 from tasks.eeg.config import CndConfig
 
@@ -65,30 +66,29 @@ def _folders(science: Science) -> Iterator[tuple[str, str]]:
 
 
 def _resolve_folder(manifest: Manifest, fingerprints: Fingerprints, source: str, path: str) -> None:
-    try:
-        found = list_files(path, SUFFIXES[source])
-    except FileNotFoundError:
-        found = []
-        manifest.missing[path] = f"{path}: no such folder"
+    found = _listed(manifest, path, SUFFIXES[source], "no such folder")
     if not found:
         wanted = ", ".join(suffix.removeprefix(".") for suffix in SUFFIXES[source])
         manifest.missing.setdefault(path, f"{path}: no {source} files in it (looked for {wanted})")
-    manifest.files[source, path] = tuple(fingerprints.of(file, path) for file in found)
+    described = (_described(manifest, fingerprints, file, path) for file in found)
+    manifest.files[source, path] = tuple(file for file in described if file is not None)
+    if found and not manifest.files[source, path]:
+        manifest.missing.setdefault(path, f"{path}: none of its {len(found)} {source} files can be read")
 
 
 def _resolve_cnd(manifest: Manifest, fingerprints: Fingerprints, cnd: CndConfig) -> None:
-    try:
-        found = {Path(file.path).name: file for file in list_files(cnd.path, (".mat",))}
-    except FileNotFoundError:
-        found = {}
+    listed = _listed(manifest, cnd.path, (".mat",))
+    found = {Path(file.path).name: file for file in listed if _directly_in(file.path, cnd.path)}
     names = sorted((name for name in found if re.fullmatch(r"dataSub\d+\.mat", name)), key=_number)
-    subjects = [Subject(name.removesuffix(".mat"), fingerprints.of(found[name], cnd.path)) for name in names]
+    described = [_described(manifest, fingerprints, found[name], cnd.path) for name in names]
+    subjects = [Subject(name.removesuffix(".mat"), file) for name, file in zip(names, described, strict=True)]
     if "dataStim.mat" in found:
-        manifest.companions[f"{cnd.path}/dataStim.mat"] = fingerprints.of(found["dataStim.mat"], cnd.path)
+        stimuli = _described(manifest, fingerprints, found["dataStim.mat"], cnd.path)
+        manifest.companions |= {f"{cnd.path}/dataStim.mat": stimuli} if stimuli is not None else {}
     if not subjects or "dataStim.mat" not in found:
-        manifest.missing[cnd.path] = (
-            f"{cnd.path}: no CND data set there (dataStim.mat and dataSub1.mat, dataSub2.mat ...)"
-        )
+        lacking = "dataStim.mat" if subjects else "dataSub1.mat, dataSub2.mat ..."
+        lacking = lacking if found else "dataStim.mat and dataSub1.mat, dataSub2.mat ..."
+        manifest.missing.setdefault(cnd.path, f"{cnd.path}: no CND data set there (it needs {lacking})")
         declared = cnd.expect.subjects if cnd.expect is not None else 1
         subjects = [Subject(f"dataSub{number}", None) for number in range(1, declared + 1)]
     elif cnd.expect is not None and len(subjects) != cnd.expect.subjects:
@@ -101,20 +101,45 @@ def _resolve_cnd(manifest: Manifest, fingerprints: Fingerprints, cnd: CndConfig)
 
 
 def _resolve_trials(manifest: Manifest, fingerprints: Fingerprints, path: str) -> None:
-    folder, _, name = path.rpartition("/")
-    try:
-        found = [file for file in list_files(folder or ".", (Path(name).suffix,)) if Path(file.path).name == name]
-    except FileNotFoundError:
-        found = []
-    if found:
-        manifest.companions[path] = {**fingerprints.of(found[0], folder or "."), "path": path}
+    found = [file for file in _listed(manifest, path, ("",)) if Path(file.path).name == Path(path).name]
+    table = _described(manifest, fingerprints, found[0], path) if len(found) == 1 else None
+    if table is not None:
+        manifest.companions[path] = {**table, "path": path}
     else:
-        manifest.missing[path] = f"{path}: no such table of trials (eeg.cnd.trials)"
+        manifest.missing.setdefault(path, f"{path}: no such table of trials (eeg.cnd.trials)")
+
+
+def _listed(manifest: Manifest, path: str, suffixes: tuple[str, ...], absent: str | None = None) -> list[OutsideFile]:
+    """The files at `path`; where there are none to be had, `manifest` is told why."""
+    try:
+        return list_files(path, suffixes)
+    except FileNotFoundError:
+        if absent is not None:
+            manifest.missing[path] = f"{path}: {absent}"
+    except Exception as error:  # fsspec and the stores behind it raise whatever they met
+        reason = " ".join(str(error).split()) or "no reason given"
+        manifest.missing[path] = f"{path}: can't be listed ({type(error).__name__}: {reason})"
+    return []
+
+
+def _described(manifest: Manifest, fingerprints: Fingerprints, file: OutsideFile, folder: str) -> File | None:
+    """A file with its fingerprint; None, and a note, when it can't be read."""
+    try:
+        return fingerprints.of(file, folder)
+    except OSError as error:
+        manifest.notes.append(f"{file.path}: can't be read ({error.strerror or error}), so it is left out")
+        return None
+
+
+def _directly_in(path: str, folder: str) -> bool:
+    local = local_folder(folder)
+    base = str(local) if local is not None else folder.rstrip("/")
+    return "/" not in path.removeprefix(base).strip("/")
 
 
 def _as_given(found: str, folder: str) -> str:
     """The path of a file found in `folder`, beginning as `folder` was written."""
-    if "://" in folder or Path(folder).is_absolute():
+    if "://" in folder or folder.startswith("~") or Path(folder).is_absolute():
         return found
     given = Path(folder)
     if given.is_file():

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.experiment import Experiment
-from orchestrator.graph import CellSpec, Graph
-from orchestrator.ledger import Ledger, Status
-from orchestrator.manifest import resolve
+from orchestrator.graph import Graph
+from orchestrator.ledger import Ledger
+from orchestrator.manifest import FINGERPRINTS, resolve
 from orchestrator.planner import build
 from orchestrator.reading import UsageError, load_experiment
-from orchestrator.reasons import Reason, State
-from orchestrator.stages import STAGES
+from orchestrator.standing import stand
 from orchestrator.storage import Storage
 
-Surveyed = tuple[State, Reason, Status | None]
+if TYPE_CHECKING:
+    from orchestrator.report.results import States
+
+
+class LedgerTrouble(Exception):
+    """The ledger does not answer: one sentence."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +37,12 @@ class Study:
     def tracking_uri(self) -> str:
         """The MLflow store: as configured, else sqlite in a local ledger (or in ./results for a remote one)."""
         configured = self.experiment.execution.tracking_uri
-        if configured is not None:
-            return configured
-        return f"sqlite:///{self.local_root / 'mlflow.db'}"
-
-    @property
-    def local_root(self) -> Path:
-        """A folder on this machine for what people look at: the ledger itself where it is a folder."""
-        return Path(self.ledger.storage.root) if self.ledger.storage.is_local else Path("results")
+        return tracking_store(self.ledger.storage) if configured is None else configured
 
     @property
     def report_dir(self) -> Path:
         """Where figures and tables of this study go."""
-        return self.local_root / "reports" / self.experiment.name
+        return local_home(self.ledger.storage) / "reports" / self.experiment.name
 
 
 def open_study(path: str, overrides: Sequence[str] = (), ledger: str | None = None) -> Study:
@@ -54,32 +52,48 @@ def open_study(path: str, overrides: Sequence[str] = (), ledger: str | None = No
     ------
     UsageError
         In one line, for anything wrong with the experiment.
+    LedgerTrouble
+        In one line, when the ledger cannot be read.
     """
     given = [f"execution.ledger={ledger}", *overrides] if ledger is not None else list(overrides)
     loaded = load_experiment(path, given)
-    storage = Storage(loaded.experiment.execution.ledger)
+    book = open_ledger(loaded.experiment.execution.ledger)
     try:
-        graph = build(loaded.experiment, resolve(loaded.experiment, storage))
+        graph = build(loaded.experiment, resolve(loaded.experiment, book.storage))
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from None
-    return Study(loaded.experiment, loaded.origins, graph, Ledger(storage))
+    return Study(loaded.experiment, loaded.origins, graph, book)
 
 
-def survey(study: Study, full: bool) -> dict[str, Surveyed]:
-    """State and reason of every cell, with what its inputs mean for it."""
-    own = study.ledger.survey(study.graph, full=full)
-    seen: dict[str, Surveyed] = {}
-    for cell in study.graph:
-        seen[cell.signature] = _with_inputs(cell, own[cell.signature], seen)
-    return seen
+def survey(study: Study, full: bool) -> States:
+    """State and reason of every cell, as planned and as reduced, with what its inputs mean for it."""
+    return stand(study.graph, study.ledger, full=full)[1]
 
 
-def _with_inputs(cell: CellSpec, own: Surveyed, seen: Mapping[str, Surveyed]) -> Surveyed:
-    if cell.missing is not None:
-        return State.BLOCKED, Reason.DATA_MISSING, None
-    if own[0] is not State.TO_DO:
-        return own
-    lost = [seen[parent][0] in (State.FAILED, State.BLOCKED) for parent in cell.parents]
-    if all(lost) if STAGES[cell.stage].aggregate else any(lost):
-        return State.BLOCKED, Reason.INPUT_FAILED, None
-    return own
+def local_home(storage: Storage) -> Path:
+    """A folder on this machine for what people look at: the ledger itself where it is a folder, else ./results."""
+    return Path(storage.root) if storage.is_local else Path("results")
+
+
+def tracking_store(storage: Storage) -> str:
+    """The MLflow store of a ledger for which none is configured."""
+    return f"sqlite:///{local_home(storage) / 'mlflow.db'}"
+
+
+def open_ledger(root: str) -> Ledger:
+    """The ledger at a folder or URL, once it has answered.
+
+    Raises
+    ------
+    LedgerTrouble
+        It cannot be read: no folder, no rights, no credentials, no such protocol.
+    """
+    try:
+        storage = Storage(root)
+        if storage.is_local and Path(storage.root).exists() and not Path(storage.root).is_dir():
+            raise NotADirectoryError("it is a file, not a folder")
+        storage.size(FINGERPRINTS)
+    except Exception as error:  # each file system has errors of its own
+        line = next(iter(str(error).strip().splitlines()), "")
+        raise LedgerTrouble(f"ledger {root}: {type(error).__name__}: {line}") from error
+    return Ledger(storage)

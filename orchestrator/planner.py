@@ -8,7 +8,8 @@ from typing import Any
 from orchestrator.experiment import ROLES, Experiment, Science
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.manifest import Manifest
-from orchestrator.planner_eeg import plan_canaries, plan_eeg, plan_group
+from orchestrator.planner_canaries import plan_canaries
+from orchestrator.planner_eeg import plan_eeg, plan_group
 from orchestrator.signature import canonical, sign
 from orchestrator.stages import STAGES
 from tasks.audio.config import DataSet

@@ -1,4 +1,4 @@
-"""The EEG part of the graph: subjects, encoding models, permutations, the group's tests, the canaries."""
+"""The EEG part of the graph: subjects, encoding models, permutations, the group's tests."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from orchestrator.experiment import Science
 from orchestrator.graph import CellSpec
 from orchestrator.signature import canonical, sign
 from orchestrator.stages import STAGES
-from tasks.eeg.config import CanariesConfig, EegConfig, ModelConfig, SimulationConfig
+from tasks.eeg.config import EegConfig, ModelConfig, SimulationConfig
 
 if TYPE_CHECKING:
     from orchestrator.planner import Builder
 
 Planned = Mapping[str, str]
-CANARY_NOISE_LEVEL = 0.4
 SIMULATION_LISTED = {"n_subjects"}
+TRUE_DRIVER = "true driver"
+TRUE_DRIVER_MODEL = "acoustic_plus/driver"
 
 
 @dataclass(frozen=True)
@@ -37,25 +38,55 @@ def plan_eeg(builder: Builder, variant: str, science: Science, made: Planned) ->
     """Encoding models of every subject at every noise level of one variant."""
     assert science.eeg is not None
     subjects = _plan_subjects(builder, science, made)
-    for model in _models(builder, science):
+    if science.eeg.simulation is not None:
+        _plan_true_driver(builder, science, made, subjects)
+    for model in models_of(builder, science):
         for level in science.surprisal.noise_levels:
             for subject, eeg in subjects.items():
-                _plan_fit(builder, science, made, variant, level, model, subject, eeg)
+                plan_fit(builder, science, made, variant, level, model, subject, eeg)
 
 
-def _models(builder: Builder, science: Science) -> list[ModelConfig]:
+def _plan_true_driver(builder: Builder, science: Science, made: Planned, subjects: Mapping[str, str]) -> None:
+    """What a perfect IC would earn: the planted pitch surprisal itself in its place. The size of the planted effect."""
+    assert science.eeg is not None
+    for subject, eeg in subjects.items():
+        labels = {"variant": TRUE_DRIVER, "subject": subject, "model": TRUE_DRIVER_MODEL, "tested": "false"}
+        inputs = {
+            "eeg": eeg,
+            "features": _plan_features(builder, science.eeg, made),
+            "corpus": made["corpus stimuli"],
+            "pitch_surprisal": made["pitch_surprisal stimuli"],
+        }
+        config = _trf_config(science.eeg, {"reduced": "acoustic_plus", "regressor": "driver"})
+        builder.add("trf", f"trf {subject} {TRUE_DRIVER}", config, inputs, labels)
+
+
+def _trf_config(settings: EegConfig, model: Mapping[str, str]) -> dict[str, Any]:
+    trf = settings.trf
+    return {
+        "trf": {"lag_min_s": trf.lag_min_s, "lag_max_s": trf.lag_max_s, "lambdas": list(trf.lambdas)},
+        "model": dict(model),
+        "sample_rate_hz": settings.preprocessing.sample_rate_hz,
+    }
+
+
+def models_of(builder: Builder, science: Science) -> list[ModelConfig]:
     assert science.eeg is not None
     assert science.data.stimuli is not None
     models = list(science.eeg.trf.models)
-    if science.data.stimuli.source == "audio":
-        left_out = [model for model in models if model.regressor == "onset"]
-        if left_out:
-            builder.note("eeg.trf.models: regressor onset left out (the stimuli have no notes)")
+    if science.data.stimuli.source == "audio" and any(model.regressor == "onset" for model in models):
         models = [model for model in models if model.regressor != "onset"]
+        said = "eeg.trf.models: regressor onset left out (the stimuli have no notes)"
+        if not any(model.tested for model in models):
+            models = [model.model_copy(update={"tested": model.reduced == "acoustic_plus"}) for model in models]
+            said += "; acoustic_plus with hold is tested instead"
+        builder.note(said)
+    if not any(model.tested for model in models):
+        builder.note("eeg.trf.models: none is tested, so there are no p-values and no claims")
     return models
 
 
-def _model_name(model: ModelConfig) -> str:
+def model_name(model: ModelConfig) -> str:
     return f"{model.reduced}/{model.regressor}"
 
 
@@ -75,7 +106,7 @@ def _plan_subjects(builder: Builder, science: Science, made: Planned) -> dict[st
     assert eeg is not None
     if eeg.simulation is not None:
         names = [f"S{number:02d}" for number in range(1, eeg.simulation.n_subjects + 1)]
-        return {name: _plan_simulated(builder, science, made, name, {"kind": "listener"}) for name in names}
+        return {name: plan_simulated(builder, science, made, name, {"kind": "listener"}) for name in names}
     cnd = eeg.cnd
     assert cnd is not None
     manifest = builder.manifest
@@ -103,7 +134,7 @@ def _plan_subjects(builder: Builder, science: Science, made: Planned) -> dict[st
     return planned
 
 
-def _plan_simulated(
+def plan_simulated(
     builder: Builder,
     science: Science,
     made: Planned,
@@ -120,11 +151,13 @@ def _plan_simulated(
         "simulation": simulation.model_dump(mode="json", exclude=SIMULATION_LISTED),
         "preprocessing": science.eeg.preprocessing.model_dump(mode="json"),
     }
-    sources = {"corpus": made["corpus stimuli"], "pitch_surprisal": made["pitch_surprisal stimuli"], **(inputs or {})}
+    sources = {"corpus": made["corpus stimuli"], **(inputs or {})}
+    if "pitch_surprisal stimuli" in made:
+        sources["pitch_surprisal"] = made["pitch_surprisal stimuli"]
     return builder.add("eeg", f"eeg {subject}", config, sources, {"subject": subject})
 
 
-def _plan_fit(
+def plan_fit(
     builder: Builder,
     science: Science,
     made: Planned,
@@ -136,12 +169,7 @@ def _plan_fit(
 ) -> Fit:
     settings = science.eeg
     assert settings is not None
-    trf = settings.trf
-    config = {
-        "trf": {"lag_min_s": trf.lag_min_s, "lag_max_s": trf.lag_max_s, "lambdas": list(trf.lambdas)},
-        "model": {"reduced": model.reduced, "regressor": model.regressor},
-        "sample_rate_hz": settings.preprocessing.sample_rate_hz,
-    }
+    config = _trf_config(settings, {"reduced": model.reduced, "regressor": model.regressor})
     inputs = {
         "eeg": eeg,
         "features": _plan_features(builder, settings, made),
@@ -152,10 +180,10 @@ def _plan_fit(
         "variant": variant,
         "noise_level": repr(level),
         "subject": subject,
-        "model": _model_name(model),
+        "model": model_name(model),
         "tested": "true" if model.tested else "false",
     }
-    title = f"{subject} {variant} s={level!r} {_model_name(model)}"
+    title = f"{subject} {variant} s={level!r} {model_name(model)}"
     fitted = builder.add("trf", f"trf {title}", config, inputs, labels)
     blocks = []
     for first in range(0, settings.permutations.n if model.tested else 0, settings.permutations.block):
@@ -168,7 +196,7 @@ def _plan_fit(
         }
         block = {**labels, "block": str(first)}
         blocks.append(builder.add("permutations", f"permutations {first}.. {title}", null, inputs, block))
-    return Fit(subject, variant, level, _model_name(model), eeg, fitted, tuple(blocks))
+    return Fit(subject, variant, level, model_name(model), eeg, fitted, tuple(blocks))
 
 
 def plan_group(builder: Builder, variants: Mapping[str, Science]) -> None:
@@ -178,8 +206,8 @@ def plan_group(builder: Builder, variants: Mapping[str, Science]) -> None:
     if science is None or science.eeg is None:
         builder.note("eeg, features, trf, permutations, group, canaries: left out (the study has no eeg section)")
         return
-    for model in _models(builder, science):
-        name = _model_name(model)
+    for model in models_of(builder, science):
+        name = model_name(model)
         fits = [cell for cell in cells if cell.stage == "trf" and cell.labels["model"] == name]
         fits = [cell for cell in fits if not cell.labels["subject"].startswith("canary-")]
         blocks: dict[tuple[str, ...], list[str]] = {}
@@ -270,77 +298,3 @@ def _by_subject(named: Sequence[Mapping[str, str]], fits: Sequence[Fit]) -> list
         subject = item["subject"].split(" (", 1)[0]
         lines.setdefault(item["subject"] if subject in present else subject, item["reason"])
     return [{"subject": subject, "reason": reason} for subject, reason in lines.items()]
-
-
-def plan_canaries(builder: Builder, variants: Mapping[str, Science], planned: Mapping[str, Planned]) -> None:
-    """The three listeners whose verdict is known beforehand, in one named condition, under the first tested model."""
-    candidates = {name: science for name, science in variants.items() if science.eeg is not None}
-    if not candidates:
-        return
-    first = next(iter(candidates.values())).eeg
-    assert first is not None
-    settings = first.canaries
-    if settings is None or "pitch_surprisal stimuli" not in next(iter(planned.values())):
-        builder.note("canaries: left out (eeg.canaries: null, or the stimuli have no notes to plant a response on)")
-        return
-    variant = settings.variant or next(iter(candidates))
-    if variant not in candidates:
-        raise ValueError(f"eeg.canaries.variant: {variant!r} is no variant; allowed: {', '.join(candidates)}")
-    science = candidates[variant]
-    model = next((model for model in _models(builder, science) if model.tested), None)
-    if model is None:
-        builder.note("canaries: left out (no model of eeg.trf.models is tested)")
-        return
-    level = _canary_level(settings, science)
-    fits = [
-        _plan_fit(builder, science, planned[variant], variant, level, model, f"canary-{kind}", eeg)
-        for kind, eeg in _plan_canary_eeg(builder, science, planned[variant], settings, level).items()
-    ]
-    blocks = tuple(block for fit in fits for block in fit.permutations)
-    listeners = [
-        {
-            "kind": fit.subject.removeprefix("canary-"),
-            "trf": position,
-            "permutations": [blocks.index(block) for block in fit.permutations],
-            "eeg": position,
-        }
-        for position, fit in enumerate(fits)
-    ]
-    config = {
-        "model": {"reduced": model.reduced, "regressor": model.regressor},
-        "alpha": first.alpha,
-        "variant": variant,
-        "noise_level": level,
-        "listeners": listeners,
-    }
-    inputs = {"trf": tuple(fit.trf for fit in fits), "permutations": blocks, "eeg": tuple(fit.eeg for fit in fits)}
-    builder.add("canaries", "canaries", config, inputs, {"model": _model_name(model)})
-
-
-def _plan_canary_eeg(
-    builder: Builder, science: Science, made: Planned, settings: CanariesConfig, level: float
-) -> dict[str, str]:
-    listeners: dict[str, dict[str, Any]] = {
-        "noise": {"kind": "noise", "n_channels": settings.n_noise_channels},
-        "acoustic": {"kind": "acoustic", "n_channels": settings.n_acoustic_listeners},
-        "positive": {"kind": "positive", "n_channels": 64, "snr_db": settings.positive_snr_db},
-    }
-    driver = {"surprisal": made[f"surprisal stimuli {level!r}"]}
-    return {
-        kind: _plan_simulated(
-            builder, science, made, f"canary-{kind}", listener, driver if kind == "positive" else None
-        )
-        for kind, listener in listeners.items()
-    }
-
-
-def _canary_level(settings: CanariesConfig, science: Science) -> float:
-    levels = science.surprisal.noise_levels
-    if settings.noise_level is None:
-        return min(levels, key=lambda level: abs(level - CANARY_NOISE_LEVEL))
-    if settings.noise_level not in levels:
-        listed = ", ".join(repr(level) for level in levels)
-        raise ValueError(
-            f"eeg.canaries.noise_level: {settings.noise_level!r} is not among surprisal.noise_levels ({listed})"
-        )
-    return settings.noise_level

@@ -16,7 +16,7 @@ from orchestrator.stages import STAGES
 
 if TYPE_CHECKING:
     from orchestrator.ledger import Status
-    from orchestrator.study import Outcome
+    from orchestrator.outcome import Outcome
 
 ORDINARY = frozenset({Reason.NEW, Reason.INPUT_TO_DO})
 EVERY_S = 10.0
@@ -91,6 +91,7 @@ class Progress:
             self._live.stop()
             self._live = None
         word = "stopped" if outcome.stopped else "refused" if outcome.refused else "finished"
+        word = "broken off" if outcome.aborted and word == "finished" else word
         parts = [f"{len(outcome.done)} computed", f"{len(outcome.cached)} cached"]
         for name, cells in (("failed", outcome.failed), ("blocked", outcome.blocked), ("left", outcome.left)):
             if cells:
@@ -98,6 +99,8 @@ class Progress:
         self._line(f"{word} after {_duration(outcome.seconds)}: {', '.join(parts)}")
         for sentence in outcome.refused:
             self._line(f"refused: {sentence}")
+        if outcome.aborted:
+            self._line(f"broken off by an error: {outcome.aborted}")
 
     # Lines
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.experiment import ExecutionConfig, Experiment, Science, UnknownKey
+from orchestrator.experiment import ExecutionConfig, Experiment, Science, SweepMistake, UnknownKey
 
 ENVIRONMENT_PREFIX = "ORCHESTRATOR_"
+MISSPELT = 0.75
+"""Variables with the prefix that are less like a setting than this belong to somebody else."""
+
+SHOWN_LENGTH = 60
 
 
 class UsageError(Exception):
@@ -50,8 +55,6 @@ def load_experiment(path: str, overrides: Sequence[str] = ()) -> Loaded:
         return Loaded(Experiment.model_validate(raw), origins)
     except ValidationError as error:
         raise UsageError(_explain(error, path)) from None
-    except UnknownKey as error:
-        raise UsageError(f"{path}: sweep: unknown key {error.key!r}{_nearest(error.part, error.allowed)}") from None
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice."""
+    """YAML that refuses a key given twice, and reads 1e-3 as the number it is in YAML 1.2."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -81,11 +84,26 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
+)
+
+
 def _environment() -> Iterator[tuple[str, Any]]:
+    known = list(ExecutionConfig.model_fields)
+    for variable in sorted(os.environ):
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        near = difflib.get_close_matches(name, known, 1, MISSPELT) if variable.startswith(ENVIRONMENT_PREFIX) else []
+        if near and name not in known:
+            raise UsageError(f"environment {variable}: unknown key{_nearest(name, known)}")
     for name in ExecutionConfig.model_fields:
         value = os.environ.get(ENVIRONMENT_PREFIX + name.upper())
         if value is not None:
-            yield f"execution.{name}", yaml.safe_load(value)
+            try:
+                yield f"execution.{name}", yaml.load(value, Loader=_Loader)
+            except yaml.YAMLError:
+                named = f"{ENVIRONMENT_PREFIX}{name.upper()}={value}"
+                raise UsageError(f"environment {named}: the value is not valid YAML; quote it") from None
 
 
 def _override(text: str) -> tuple[str, Any]:
@@ -93,9 +111,12 @@ def _override(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise UsageError(f"{text!r}: an override has the form key=value, such as surprisal.n_steps=50")
     head = key.split(".", 1)[0]
+    allowed = [*Experiment.model_fields, *Science.model_fields]
+    if head not in allowed:
+        raise UsageError(f"{text!r}: unknown key {head!r}{_nearest(head, allowed)}")
     full = key if head in Experiment.model_fields else f"science.{key}"
     try:
-        return full, yaml.safe_load(value)
+        return full, yaml.load(value, Loader=_Loader)
     except yaml.YAMLError:
         raise UsageError(f"{text!r}: the value is not valid YAML; quote it") from None
 
@@ -103,10 +124,16 @@ def _override(text: str) -> tuple[str, Any]:
 def _set(raw: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
     place: Any = raw
-    for part in path:
-        if not isinstance(place.get(part), dict):
-            place[part] = {}
-        place = place[part]
+    for depth, part in enumerate(path, 1):
+        inner = place.get(part)
+        if inner is not None and not isinstance(inner, dict):
+            section = ".".join(path[:depth])
+            raise UsageError(
+                f"{key}: {section} is {_shown(inner)}, which has no keys below it; give {section} as a whole"
+            )
+        if inner is None:
+            place[part] = inner = {}
+        place = inner
     place[last] = value
 
 
@@ -125,22 +152,58 @@ def _explain(error: ValidationError, path: str) -> str:
     where = ".".join(str(part) for part in first["loc"])
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, ValidationError):
-        return _explain(cause, f"{path}: sweep") + more
+    if isinstance(cause, SweepMistake):
+        return _explain(cause.error, f"{path}: sweep")
     if isinstance(cause, UnknownKey):
         return f"{path}: sweep: unknown key {cause.key!r}{_nearest(cause.part, cause.allowed)}{more}"
+    model = Science if path.endswith(": sweep") else Experiment
     if first["type"] == "extra_forbidden":
-        allowed = _fields_at(first["loc"][:-1], Science if path.endswith(": sweep") else Experiment)
-        return f"{path}: unknown key {where!r}{_nearest(str(first['loc'][-1]), allowed)}{more}"
+        *above, last = first["loc"]
+        return f"{path}: unknown key {where!r}{_nearest(str(last), _fields_at(above, model))}{more}"
     if first["type"] == "missing":
         return f"{path}: {where}: this key is required{more}"
-    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        place = path if model is Science else f"{path}: sweep"
+        return f"{place}: {first['msg'].removeprefix('Value error, ')}{more}"
+    message = _allowed(first["type"], first["msg"].removeprefix("Value error, "), _fields_at(first["loc"], model))
     value = first["input"]
-    shown = "" if isinstance(value, dict | list | BaseModel) else f" = {value!r}"
     near = ""
     if first["type"] == "literal_error" and isinstance(value, str):
         near = _did_you_mean(value, _quoted(message))
-    return f"{path}: {where}{shown}: {message[:1].lower() + message[1:]}{near}{more}"
+    return f"{path}: {where}{_equals(value)}: {message}{near}{more}"
+
+
+def _allowed(kind: str, message: str, fields: Sequence[str]) -> str:
+    """What is allowed, in words for people who write YAML."""
+    match kind:
+        case "tuple_type" | "list_type":
+            return "a list is needed, such as [a, b]"
+        case "too_short":
+            return "at least one value is needed"
+        case "dict_type":
+            return "a mapping is needed, such as {key: [value, value]}"
+        case "model_type" | "model_attributes_type":
+            return f"a mapping is needed, with some of the keys {', '.join(fields)}"
+        case "string_type":
+            return "text is needed (quote numbers and dates)"
+        case "string_pattern_mismatch":
+            return "up to 64 letters, digits, '.', '_' and '-' are allowed, the first one a letter or digit"
+    return message[:1].lower() + message[1:]
+
+
+def _equals(value: Any) -> str:
+    """`` = value`` where that is short enough to help."""
+    shown = _shown(value)
+    return "" if (isinstance(value, dict | BaseModel) and value) or len(shown) > SHOWN_LENGTH else f" = {shown}"
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML has it."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_shown(item) for item in value)}]"
+    return repr(value) if isinstance(value, str | int | float | dict) else str(value)
 
 
 def _quoted(message: str) -> list[str]:

@@ -29,11 +29,11 @@ class Reason(StrEnum):
     INPUT_TO_DO = "input_to_do"
     INPUT_FAILED = "input_failed"
     INPUT_CORRUPT = "input_corrupt"
+    SET_BACK = "set_back"
     DATA_MISSING = "data_missing"
     STOPPED = "stopped"
     LOST_PROCESS = "lost_process"
     ERROR = "error"
-    LEFT_OUT = "left_out"
 
 
 SENTENCES: dict[Reason, str] = {
@@ -49,9 +49,9 @@ SENTENCES: dict[Reason, str] = {
     Reason.INPUT_TO_DO: "an input is still to do",
     Reason.INPUT_FAILED: "an input failed",
     Reason.INPUT_CORRUPT: "an input did not match its checksum when it was read",
+    Reason.SET_BACK: "another cell of its task met a corrupt input",
     Reason.DATA_MISSING: "its data are not there yet",
     Reason.STOPPED: "the study was asked to stop",
     Reason.LOST_PROCESS: "the process or node that computed it was lost",
     Reason.ERROR: "it raised an error",
-    Reason.LEFT_OUT: "the study has no data for this stage",
 }

@@ -2,55 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Mapping
 
 from orchestrator.graph import CellSpec, Graph
+from orchestrator.ready import Entry, Phase, ReadyTasks, Task
 from orchestrator.reasons import Reason, State
 from orchestrator.stages import STAGES, Stage
+
+__all__ = ["Phase", "Reduce", "Schedule", "Task", "fan_out_room"]
 
 Reduce = Callable[[CellSpec, Mapping[str, str]], CellSpec | None]
 """Rebuilds an aggregate without the inputs that failed; None when nothing is left to aggregate."""
 
 LOSSES_ALLOWED = 3
 RECOMPUTATIONS_ALLOWED = 2
-
-
-class Phase(StrEnum):
-    """Where a cell stands while the study runs."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    BLOCKED = "blocked"
-
-
 SETTLED = frozenset({Phase.DONE, Phase.FAILED, Phase.BLOCKED})
-
-
-@dataclass(frozen=True)
-class Task:
-    """Cells of one stage that are ready and go to one process; `whole` when no more of their group is to come."""
-
-    stage: Stage
-    cells: tuple[CellSpec, ...]
-    reasons: Mapping[str, Reason]
-    whole: bool = True
-
-
-@dataclass
-class _Entry:
-    spec: CellSpec
-    order: int
-    phase: Phase
-    reason: Reason
-    sentence: str = ""
-    losses: int = 0
-    recomputations: int = 0
-    step: int = 0
+LOST = frozenset({Phase.FAILED, Phase.BLOCKED})
 
 
 class Schedule:
@@ -65,29 +32,24 @@ class Schedule:
         stages: Mapping[str, Stage] = STAGES,
     ) -> None:
         self._stages = stages
-        self._rank = {name: rank for rank, name in enumerate(stages)}
         self._reduce = reduce
-        self._entries: dict[str, _Entry] = {}
-        self._children: dict[str, list[str]] = {}
-        self._ready: dict[str, None] = {}
+        self._entries: dict[str, Entry] = {}
+        self._children: dict[str, list[Entry]] = {}
+        self._ready = ReadyTasks(stages)
         self._unsettled = 0
         self._trainings = 0
-        self._tasks: list[Task] | None = None
         self._planned: dict[str, str] = {}
         self.reduced: dict[str, CellSpec] = {}
         for order, spec in enumerate(graph):
             self._enter(order, spec, *states[spec.signature], retry_failed)
-        for spec in graph:
-            for parent in spec.parents:
-                self._children.setdefault(parent, []).append(spec.signature)
         for entry in self._entries.values():
-            self._count(entry, 1 if entry.phase not in SETTLED else 0)
-        for signature in list(self._entries):
-            if self._entries[signature].phase is Phase.WAITING:
-                self._refresh(signature)
+            self._connect(entry)
+        for entry in self._entries.values():
+            if entry.phase is Phase.WAITING:
+                self._refresh(entry)
 
     def _enter(self, order: int, spec: CellSpec, state: State, reason: Reason, why: str, retry_failed: bool) -> None:
-        entry = _Entry(spec, order, Phase.WAITING, reason, why)
+        entry = Entry(spec, order, Phase.WAITING, reason, why)
         if state is State.CACHED:
             entry.phase = Phase.DONE
         elif state is State.FAILED and retry_failed:
@@ -97,6 +59,13 @@ class Schedule:
         elif state is State.BLOCKED:
             entry.phase = Phase.BLOCKED
         self._entries[spec.signature] = entry
+
+    def _connect(self, entry: Entry) -> None:
+        for parent in self._parents(entry):
+            self._children.setdefault(parent.spec.signature, []).append(entry)
+            entry.unsettled += parent.phase not in SETTLED
+            entry.lost += parent.phase in LOST
+        self._count(entry, 1 if entry.phase not in SETTLED else 0)
 
     # What there is to do
 
@@ -127,49 +96,15 @@ class Schedule:
 
     def ready(self) -> list[Task]:
         """All tasks that could start now: trainings first, then in the order of the stages and of the graph."""
-        if self._tasks is None:
-            self._tasks = sorted(self._form_tasks(), key=self._priority)
-        return self._tasks
-
-    def _form_tasks(self) -> Iterator[Task]:
-        coming = Counter(
-            self._group(entry)
-            for key, entry in self._entries.items()
-            if entry.phase is Phase.WAITING and key not in self._ready
-        )
-        groups: dict[tuple[str, ...], list[_Entry]] = {}
-        for signature in self._ready:
-            entry = self._entries[signature]
-            groups.setdefault(self._group(entry), []).append(entry)
-        for key, group in groups.items():
-            yield from self._cut(group, coming[key] == 0)
-
-    def _priority(self, task: Task) -> tuple[bool, int, int]:
-        first = self._entries[self._key(task.cells[0].signature)].order
-        return (not task.stage.training, self._rank[task.stage.name], first)
-
-    def _group(self, entry: _Entry) -> tuple[str, ...]:
-        stage = self._stages[entry.spec.stage]
-        if stage.training or not stage.grouped_by or entry.losses > 1:
-            return (stage.name, entry.spec.signature)
-        return (stage.name, *(entry.spec.labels.get(label, "") for label in stage.grouped_by))
-
-    def _cut(self, group: Sequence[_Entry], whole: bool) -> Iterator[Task]:
-        group = sorted(group, key=lambda entry: entry.order)
-        stage = self._stages[group[0].spec.stage]
-        size = 1 if stage.training else stage.cells_per_task
-        for first in range(0, len(group), size):
-            part = group[first : first + size]
-            reasons = {entry.spec.signature: entry.reason for entry in part}
-            yield Task(stage, tuple(entry.spec for entry in part), reasons, whole or len(part) == size)
+        return self._ready.tasks()
 
     # What happened
 
     def started(self, task: Task) -> None:
         for spec in task.cells:
-            self._entries[self._key(spec.signature)].phase = Phase.RUNNING
-            self._ready.pop(self._key(spec.signature), None)
-        self._tasks = None
+            entry = self._entries[self._key(spec.signature)]
+            entry.phase = Phase.RUNNING
+            self._ready.remove(entry)
 
     def done(self, signature: str) -> None:
         self._settle(self._key(signature), Phase.DONE, "")
@@ -185,13 +120,12 @@ class Schedule:
 
     def again(self, signature: str, reason: Reason) -> None:
         """Put a running cell back among those that wait."""
-        key = self._key(signature)
-        entry = self._entries[key]
+        entry = self._entries[self._key(signature)]
         if entry.phase is Phase.RUNNING:
             entry.phase, entry.reason = Phase.WAITING, reason
-            self._refresh(key)
+            self._refresh(entry)
 
-    def lost(self, signature: str) -> bool:
+    def lost(self, signature: str, reason: Reason = Reason.LOST_PROCESS) -> bool:
         """Its process died: put it back; False when that happened too often and the cell has to be failed."""
         entry = self._entries[self._key(signature)]
         if entry.phase is not Phase.RUNNING:
@@ -199,7 +133,7 @@ class Schedule:
         entry.losses += 1
         if entry.losses > LOSSES_ALLOWED:
             return False
-        self.again(signature, Reason.LOST_PROCESS)
+        self.again(signature, reason)
         return True
 
     def recompute(self, producer: str, reason: Reason) -> bool:
@@ -214,10 +148,11 @@ class Schedule:
             return False
         entry.phase, entry.reason = Phase.WAITING, reason
         self._count(entry, 1)
-        self._refresh(self._key(producer))
         for child in self._children.get(self._key(producer), ()):
-            if self._entries[child].phase is Phase.WAITING:
-                self._refresh(child)
+            child.unsettled += 1
+            if child.phase is Phase.WAITING:
+                self._ready.put(child, ready=False)
+        self._refresh(entry)
         return True
 
     # Consequences
@@ -226,7 +161,11 @@ class Schedule:
         """The planned signature of a cell that was perhaps reduced."""
         return self._planned.get(signature, signature)
 
-    def _count(self, entry: _Entry, by: int) -> None:
+    def _parents(self, entry: Entry) -> list[Entry]:
+        """Inputs that belong to the study."""
+        return [self._entries[parent] for parent in entry.spec.parents if parent in self._entries]
+
+    def _count(self, entry: Entry, by: int) -> None:
         self._unsettled += by
         self._trainings += by * self._stages[entry.spec.stage].training
 
@@ -236,44 +175,45 @@ class Schedule:
             return
         entry.phase, entry.sentence = phase, sentence
         self._count(entry, -1)
-        self._tasks = None
-        self._ready.pop(key, None)
+        self._ready.remove(entry)
         for child in self._children.get(key, ()):
-            if self._entries[child].phase is Phase.WAITING:
+            child.unsettled -= 1
+            child.lost += phase in LOST
+            if child.phase is Phase.WAITING and not (child.unsettled and phase is Phase.DONE):
                 self._refresh(child)
 
-    def _refresh(self, key: str) -> None:
+    def _refresh(self, entry: Entry) -> None:
         """Decide whether a waiting cell is ready, waits on, or can never run."""
-        self._tasks = None
-        entry = self._entries[key]
-        parents = [self._entries[parent] for parent in entry.spec.parents if parent in self._entries]
-        failed = {parent.spec.signature: parent for parent in parents if parent.phase in (Phase.FAILED, Phase.BLOCKED)}
         aggregate = self._stages[entry.spec.stage].aggregate and self._reduce is not None
-        self._ready.pop(key, None)
-        if failed and not aggregate:
-            self._block(key, next(iter(failed.values())))
-        elif all(parent.phase in SETTLED for parent in parents):
-            if failed:
-                self._shrink(key, {signature: parent.sentence for signature, parent in failed.items()})
-            else:
-                self._ready[key] = None
+        if entry.lost and not aggregate:
+            self._block(entry)
+        elif entry.unsettled:
+            self._ready.put(entry, ready=False)
+        elif entry.lost:
+            self._shrink(entry)
+        else:
+            self._ready.put(entry, ready=True)
 
-    def _block(self, key: str, parent: _Entry) -> None:
+    def _block(self, entry: Entry) -> None:
+        """It can never run: the first of its inputs that was lost says why."""
+        parent = next(parent for parent in self._parents(entry) if parent.phase in LOST)
         cause = parent.sentence
         if parent.phase is Phase.FAILED:
             cause = f"its input {parent.spec.name} failed: {parent.sentence}"
-        self._settle(key, Phase.BLOCKED, cause)
+        self._settle(self._key(entry.spec.signature), Phase.BLOCKED, cause)
 
-    def _shrink(self, key: str, failed: Mapping[str, str]) -> None:
+    def _shrink(self, entry: Entry) -> None:
         assert self._reduce is not None
-        smaller = self._reduce(self._entries[key].spec, failed)
+        lost = {parent.spec.signature: parent.sentence for parent in self._parents(entry) if parent.phase in LOST}
+        smaller = self._reduce(entry.spec, lost)
         if smaller is None:
-            self._settle(key, Phase.BLOCKED, "all of its inputs failed")
+            self._block(entry)
             return
+        key = self._key(entry.spec.signature)
         self.reduced[key] = smaller
         self._planned[smaller.signature] = key
-        self._entries[key].spec = smaller
-        self._ready[key] = None
+        entry.spec, entry.lost = smaller, 0
+        self._ready.put(entry, ready=True)
 
 
 def fan_out_room(cpus: float, gpus: float, trainings: Iterable[Stage], tasks: Iterable[Stage]) -> float:

@@ -40,14 +40,14 @@ class Stage:
 
 
 _TRAINED = "codec.safetensors (weights), codec.json (architecture, latent mean and SD), curve.csv"
-_FITTED = "eeg, features, corpus and surprisal of the stimuli"
+_FITTED = "eeg, features, corpus and surprisal of the stimuli (true driver: their pitch_surprisal)"
 
 _ROWS = (
     Stage(
         "tunes",
         "tasks.audio.melodies:run",
         cell="melodies of a source, clustered by shared intervals and split by cluster",
-        files="tunes.json: notes as [onset, duration, MIDI pitch] in quarters or seconds",
+        files="tunes.json: notes as [onset, duration, MIDI pitch], MIDI files also velocity; quarters or seconds",
         metrics="n_tunes, n_clusters, n_notes, n_skipped",
     ),
     Stage(
@@ -64,7 +64,7 @@ _ROWS = (
         cell="autoencoder of one bottleneck and seed, without latent noise",
         inputs="corpus of training and of validation",
         files=_TRAINED,
-        metrics="train_loss, validation_loss, latent_mean, latent_std, steps",
+        metrics="train_loss, validation_loss, validation_distance, latent_mean, latent_std, steps",
         training=True,
     ),
     Stage(
@@ -73,7 +73,7 @@ _ROWS = (
         cell="one arm, fine-tuned from its base with its latent noise",
         inputs="autoencoder_base, corpus of training and of validation",
         files=_TRAINED,
-        metrics="train_loss, validation_loss, latent_mean, latent_std, realised_snr_db, steps",
+        metrics="as its base, and validation_distance_clean, realised_snr_db",
         training=True,
     ),
     Stage(
@@ -109,7 +109,7 @@ _ROWS = (
         cell="what one variant reconstructs at one signal-to-noise ratio of its latents",
         inputs="autoencoder, corpus",
         files="scores.csv: one row per excerpt (dB)",
-        metrics="si_sdr_mean, log_spectral_distance_mean, their SE and floors, n_excerpts",
+        metrics="si_sdr_mean, log_spectral_distance_mean, their SE and floors, ..._above_floor, n_excerpts",
         grouped_by=("variant",),
         cells_per_task=8,
     ),
@@ -118,7 +118,7 @@ _ROWS = (
         "tasks.pitch:run_surprisal",
         cell="symbolic pitch surprisal of one recording set (interpolated PPM)",
         inputs="tunes, corpus",
-        files="surprisal.json: bits per note",
+        files="surprisal.json: bits per note; unigram.json: the same from pitch counts alone",
         metrics="mean_bits, n_notes, n_tunes_trained",
     ),
     Stage(
@@ -153,7 +153,7 @@ _ROWS = (
         cell="one subject's full and reduced model at one noise level of one variant",
         inputs=_FITTED,
         files="trf.safetensors: r_full and r_reduced (pieces, channels), kernel (lags, channels); trf.json",
-        metrics="delta_r, delta_r_max, r_full, r_reduced, n_pieces, n_channels",
+        metrics="delta_r, delta_r_max, r_full, r_reduced, lambda_edge_share, n_pieces, n_channels",
         grouped_by=("variant", "model"),
         cells_per_task=256,
     ),
@@ -182,7 +182,7 @@ _ROWS = (
         cell="verdict on listeners whose answer is known beforehand, in one named condition",
         inputs="trf, permutations and eeg of the three canaries",
         files="canaries.json",
-        metrics="verdict, noise_rejections, acoustic_rejections, positive_p, positive_kernel_r",
+        metrics="verdict, noise_rejections, acoustic_rejections, positive_p, positive_delta_r, positive_kernel_r",
         aggregate=True,
     ),
 )

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 
 from orchestrator.backends import Backend, InlineBackend, RayBackend, Refused
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Ledger, Status
+from orchestrator.observers import Observer, Observers
+from orchestrator.outcome import ALL_DONE, REFUSED, WITH_FAILURES, Exclusions, Outcome
+from orchestrator.ready import Phase, Task
 from orchestrator.reasons import Reason, State
-from orchestrator.schedule import Phase, Reduce, Schedule, Task
+from orchestrator.schedule import Reduce, Schedule
 from orchestrator.signals import StopFlag, stop_on_signals
 from orchestrator.stages import STAGES, Stage
-from orchestrator.worker import Event, WorkOrder
+from orchestrator.worker import Event, WorkOrder, placed
 
-Survey = Mapping[str, tuple[State, Reason, Status | None]]
+__all__ = ["ALL_DONE", "REFUSED", "WITH_FAILURES", "Execution", "Observer", "Outcome", "new_driver", "run_study"]
 
-ALL_DONE, WITH_FAILURES, REFUSED = 0, 1, 3
 STOP_GRACE_S = 30.0
 HEARTBEAT_S = 10.0
+LAST_BEAT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Execution:
         GPUs of one training; shares such as 0.5 are possible.
     retry_failed : bool
         Try cells again that failed before.
+    shared_ledger : bool
+        All nodes see a ledger in a folder under the same path: its URL begins with ``file://``.
     """
 
     inline: bool = False
@@ -51,67 +54,7 @@ class Execution:
     cpus: int | None = None
     gpus_per_training: float = 0.0
     retry_failed: bool = False
-
-
-@dataclass
-class Outcome:
-    """What became of a study; `exit_code` is the process's."""
-
-    done: list[str] = field(default_factory=list)
-    cached: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    blocked: dict[str, str] = field(default_factory=dict)
-    left: list[str] = field(default_factory=list)
-    reduced: dict[str, CellSpec] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
-    signum: int | None = None
-    seconds: float = 0.0
-
-    @property
-    def stopped(self) -> bool:
-        return self.signum is not None
-
-    @property
-    def exit_code(self) -> int:
-        if self.signum is not None:
-            return 128 + self.signum
-        if self.refused:
-            return REFUSED
-        return WITH_FAILURES if self.failed or self.blocked or self.left else ALL_DONE
-
-
-class Observer(Protocol):
-    """Is told what happens; MLflow and the terminal are two of them."""
-
-    def study_started(self, graph: Graph, states: Survey) -> None: ...
-    def cell_started(self, cell: CellSpec, reason: Reason) -> None: ...
-    def cell_progress(self, cell: CellSpec, step: int, total: int, metrics: Mapping[str, float]) -> None: ...
-    def cell_finished(self, cell: CellSpec, status: Status, cached: bool) -> None: ...
-    def study_finished(self, outcome: Outcome) -> None: ...
-
-
-class _Observers:
-    """All observers as one; what they raise is printed once each and stops nothing."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = observers
-        self._complained: set[int] = set()
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        def tell(*values: Any) -> None:
-            for observer in self._observers:
-                try:
-                    getattr(observer, name)(*values)
-                except Exception as error:
-                    self._complain(observer, error)
-
-        return tell
-
-    def _complain(self, observer: Observer, error: Exception) -> None:
-        if id(observer) not in self._complained:
-            self._complained.add(id(observer))
-            kind = type(observer).__name__
-            print(f"{kind} is behind: {type(error).__name__}: {error}; the study goes on without it", file=sys.stderr)
+    shared_ledger: bool = False
 
 
 def run_study(
@@ -148,62 +91,80 @@ class _Study:
         self._graph = graph
         self._ledger = ledger
         self._execution = execution
-        self._tell = _Observers(observers)
+        self._tell = Observers(observers)
         self._flag = flag
         self._driver = driver
         self._stop_path = f"drivers/{self._driver}.stop"
         self._began = time.monotonic()
-        self._survey = ledger.survey(graph, full=ledger.storage.is_local)
+        self._survey = dict(ledger.survey(graph, full=ledger.storage.is_local))
         gpus = execution.gpus_per_training
         requested = {name: replace(row, gpus=gpus or row.gpus) if row.training else row for name, row in stages.items()}
         states = {signature: (*found[:2], _why(found)) for signature, found in self._survey.items()}
         self._schedule = Schedule(graph, states, execution.retry_failed, reduce, requested)
         self._cached = [spec.signature for spec in graph if self._survey[spec.signature][0] is State.CACHED]
         self._done: list[str] = []
+        self._excluded = Exclusions()
         self._running: dict[str, Reason] = {}
 
     def run(self) -> Outcome:
+        refused: list[str] = []
+        aborted = None
+        try:
+            self._start_telling()
+            if not self._schedule.finished:
+                refused = self._compute()
+        except Exception as error:
+            aborted = placed(error)
+        outcome = self._outcome(refused, aborted)
+        self._tell.study_finished(outcome)
+        return outcome
+
+    def _start_telling(self) -> None:
         if not self._schedule.finished:
-            self._ledger.heartbeat(self._driver)
+            with suppress(Exception):
+                self._ledger.clear_dead_drivers()
+                self._ledger.heartbeat(self._driver)
         self._tell.study_started(self._graph, self._survey)
         for spec in self._graph:
             _, _, status = self._survey[spec.signature]
             if status is not None and self._schedule.phase(spec.signature) in (Phase.DONE, Phase.FAILED):
-                self._tell.cell_finished(spec, status, True)
-        refused = self._compute() if not self._schedule.finished else []
-        outcome = self._outcome(refused)
-        self._tell.study_finished(outcome)
-        return outcome
+                self._finished(spec, status, True)
+
+    def _finished(self, spec: CellSpec, status: Status, cached: bool) -> None:
+        self._excluded.put(spec, status)
+        self._tell.cell_finished(spec, status, cached)
 
     def _compute(self) -> list[str]:
-        beating = threading.Event()
-        threading.Thread(target=self._heartbeat, args=(beating,), daemon=True).start()
+        """Do all the work there is; what refuses it comes back in sentences."""
+        ended = threading.Event()
+        beating = threading.Thread(target=self._heartbeat, args=(ended,), daemon=True)
+        beating.start()
         try:
-            backend = self._backend()
+            with closing(self._backend()) as backend:
+                self._flag.listen()  # Ray has put a SIGTERM handler of its own in place
+                refused = backend.preflight(self._schedule.stages_to_run())
+                if not refused:
+                    self._loop(backend)
+                    self._drain(backend)
+                return refused
         except Refused as error:
-            beating.set()
-            self._ledger.leave(self._driver)
             return [str(error)]
-        self._flag.listen()  # Ray has put a SIGTERM handler of its own in place
-        try:
-            refused = backend.preflight(self._schedule.stages_to_run())
-            if not refused:
-                self._loop(backend)
-                self._drain(backend)
-            return refused
         finally:
-            beating.set()
-            backend.close()
-            self._ledger.storage.delete(self._stop_path)
-            self._ledger.leave(self._driver)
+            ended.set()
+            beating.join(LAST_BEAT_S)
+            with suppress(Exception):  # the file of a driver that is gone is removed by the next one
+                self._ledger.storage.delete(self._stop_path)
+                self._ledger.leave(self._driver)
 
     def _backend(self) -> Backend:
-        if self._execution.inline:
+        execution, storage = self._execution, self._ledger.storage
+        if execution.inline:
             return InlineBackend(self._flag.is_set)
         from orchestrator.cluster import Cluster
 
         trainings = sum(STAGES[spec.stage].training for spec in self._graph if spec.stage in STAGES)
-        return RayBackend(Cluster(self._execution.address, self._execution.cpus), trainings)
+        own_disks = storage.root if storage.is_local and not execution.shared_ledger else None
+        return RayBackend(Cluster(execution.address, execution.cpus), trainings, own_disks)
 
     def _heartbeat(self, ended: threading.Event) -> None:
         while not ended.is_set():
@@ -215,9 +176,13 @@ class _Study:
 
     def _loop(self, backend: Backend) -> None:
         while not self._schedule.finished and not self._flag.is_set():
+            full: set[tuple[str, bool]] = set()  # what has no room now: thousands of tasks may be ready
             for task in self._schedule.ready():
-                if backend.room(task):
+                kind = (task.stage.name, task.whole)
+                if kind not in full and backend.room(task):
                     self._start(backend, task)
+                else:
+                    full.add(kind)
             if not self._schedule.trainings_left:
                 backend.no_more_trainings()
             backend.poll(self._handle)
@@ -226,7 +191,8 @@ class _Study:
         """After a stop: nothing new; what runs has `STOP_GRACE_S` to publish or to save its checkpoint."""
         if not self._flag.is_set():
             return
-        self._ledger.storage.write(self._stop_path, b"")
+        with suppress(Exception):  # whoever doesn't see it is ended after the time of grace
+            self._ledger.storage.write(self._stop_path, b"")
         backend.stop()
         until = time.monotonic() + STOP_GRACE_S
         while backend.busy() and time.monotonic() < until:
@@ -234,27 +200,36 @@ class _Study:
 
     def _start(self, backend: Backend, task: Task) -> None:
         self._schedule.started(task)
-        cells = tuple(spec for spec in task.cells if not self._found(spec))
+        reasons = {**task.reasons, **self._found(task)}
+        cells = tuple(spec for spec in task.cells if self._schedule.phase(spec.signature) is Phase.RUNNING)
         if not cells:
             return
         parents = {parent for spec in cells for parent in spec.parents}
         stage_of = {parent: self._graph.cells[parent].stage for parent in parents}
-        reasons = {spec.signature: task.reasons.get(spec.signature, Reason.NEW) for spec in cells}
         self._running.update(reasons)
         storage = self._ledger.storage
         backend.submit(WorkOrder(storage, task.stage, cells, reasons, stage_of, self._driver, self._stop_path))
 
-    def _found(self, spec: CellSpec) -> bool:
-        """A reduced aggregate has a signature that the first survey didn't know: perhaps it is in the ledger."""
-        if spec.signature in self._survey:
-            return False
-        state, _, status = self._ledger.survey([spec], full=self._ledger.storage.is_local)[spec.signature]
-        if state is not State.CACHED or status is None:
-            return False
-        self._cached.append(spec.signature)
-        self._schedule.done(spec.signature)
-        self._tell.cell_finished(spec, status, True)
-        return True
+    def _found(self, task: Task) -> dict[str, Reason]:
+        """Why reduced aggregates are to do: under signatures that the first survey didn't know, or they are settled."""
+        unknown = [spec for spec in task.cells if spec.signature not in self._survey]
+        if not unknown:
+            return {}
+        found = self._ledger.survey(unknown, full=self._ledger.storage.is_local)
+        self._survey.update(found)
+        reasons: dict[str, Reason] = {}
+        for spec in unknown:
+            state, reason, status = found[spec.signature]
+            if status is not None and state is State.CACHED:
+                self._cached.append(spec.signature)
+                self._schedule.done(spec.signature)
+                self._finished(spec, status, True)
+            elif status is not None and state is State.FAILED and not self._execution.retry_failed:
+                self._schedule.failed(spec.signature, _why(found[spec.signature]))
+                self._finished(spec, status, True)
+            else:
+                reasons[spec.signature] = Reason.RETRY_REQUESTED if state is State.FAILED else reason
+        return reasons
 
     def _handle(self, event: Event) -> None:
         spec = self._schedule.spec(event.signature)
@@ -268,12 +243,11 @@ class _Study:
                 assert event.status is not None
                 self._settled(spec, event.status)
             case "again":
-                self._schedule.again(event.signature, Reason.INPUT_CORRUPT)
+                self._schedule.again(event.signature, Reason.SET_BACK)
             case "corrupt":
                 self._corrupt(spec, event)
             case "lost":
-                if not self._schedule.lost(event.signature):
-                    self._fail(spec, Reason.LOST_PROCESS, f"its process was lost again and again: {event.sentence}")
+                self._lost(spec, event, event.reason or Reason.LOST_PROCESS)
             case "stopped":
                 pass
 
@@ -283,7 +257,12 @@ class _Study:
             self._schedule.done(spec.signature)
         else:
             self._schedule.failed(spec.signature, status.failure or "no reason was given")
-        self._tell.cell_finished(spec, status, False)
+        self._finished(spec, status, False)
+
+    def _lost(self, spec: CellSpec, event: Event, reason: Reason) -> None:
+        if not self._schedule.lost(event.signature, reason):
+            what = "process was lost" if reason is Reason.LOST_PROCESS else "end could not be recorded"
+            self._fail(spec, reason, f"its {what} again and again: {event.sentence}")
 
     def _corrupt(self, spec: CellSpec, event: Event) -> None:
         if self._schedule.recompute(event.producer, event.reason or Reason.CHECKSUM_MISMATCH):
@@ -295,16 +274,18 @@ class _Study:
         attempt = self._ledger.begin(spec, reason, self._driver)
         self._settled(spec, self._ledger.fail(attempt, reason, sentence, 0.0))
 
-    def _outcome(self, refused: list[str]) -> Outcome:
-        schedule = self._schedule
+    def _outcome(self, refused: list[str], aborted: str | None) -> Outcome:
+        schedule, done = self._schedule, set(self._done)
         return Outcome(
             done=self._done,
-            cached=[signature for signature in self._cached if signature not in self._done],
+            cached=[signature for signature in self._cached if signature not in done],
             failed=schedule.cells(Phase.FAILED),
             blocked=schedule.cells(Phase.BLOCKED),
             left=list(schedule.cells(Phase.WAITING, Phase.RUNNING)),
             reduced=dict(schedule.reduced),
+            excluded=self._excluded.by_sentence(),
             refused=refused,
+            aborted=aborted,
             signum=None if schedule.finished else self._flag.signum,
             seconds=time.monotonic() - self._began,
         )

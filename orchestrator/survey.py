@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from orchestrator.artefacts import wrong_contents
-from orchestrator.attempts import cell_path
+from orchestrator.attempts import ABANDONED, cell_path, why_open
 from orchestrator.graph import CellSpec
 from orchestrator.reasons import Reason, State
 from orchestrator.status import Status, StatusDamaged
@@ -53,34 +53,52 @@ def survey(storage: Storage, cells: Iterable[CellSpec], full: bool) -> dict[str,
 
 def _survey_stage(storage: Storage, stage: str, signatures: list[str]) -> dict[str, Finding]:
     """A folder is asked for each cell; a remote store is listed once."""
+    listing = None if storage.is_local else storage.find(stage)
     paths = {signature: cell_path(stage, signature, "status.json") for signature in signatures}
-    if storage.is_local:
-        size: Callable[[str], int | None] = storage.size
-        begun = {signature for signature in signatures if _has_begun(storage, stage, signature)}
-    else:
-        listing = storage.find(stage)
-        size, begun = listing.get, _begun_in(listing)
-        paths = {signature: path for signature, path in paths.items() if path in listing}
-    texts = storage.read_many(paths.values())
-    return {
-        signature: _finding(stage, signature, texts.get(paths.get(signature, "")), size, signature in begun)
-        for signature in signatures
-    }
+    texts = storage.read_many(path for path in paths.values() if listing is None or path in listing)
+    told = {signature: texts[path] for signature, path in paths.items() if path in texts}
+    untold = [signature for signature in signatures if signature not in told]
+    last = _begun(storage, stage, untold) if listing is None else _begun_in(listing)
+    reasons = _why_untold(storage, stage, {signature: last[signature] for signature in untold if signature in last})
+    size = storage.size if listing is None else listing.get
+    found: dict[str, Finding] = {}
+    for signature in signatures:
+        if signature in told:
+            found[signature] = _finding(stage, signature, told[signature], size)
+        else:
+            found[signature] = (State.TO_DO, reasons.get(signature, Reason.NEW), None)
+    return found
 
 
-def _finding(stage: str, signature: str, text: bytes | None, size: Callable[[str], int | None], begun: bool) -> Finding:
-    if text is None:
-        return State.TO_DO, Reason.INTERRUPTED if begun else Reason.NEW, None
+def _finding(stage: str, signature: str, text: bytes, size: Callable[[str], int | None]) -> Finding:
     try:
         return judge(parse_status(text, stage, signature), size)
     except StatusDamaged:
         return State.TO_DO, Reason.STATUS_DAMAGED, None
 
 
-def _has_begun(storage: Storage, stage: str, signature: str) -> bool:
-    return any(storage.names(cell_path(stage, signature, kind)) for kind in ("attempts", "checkpoints"))
+def _why_untold(storage: Storage, stage: str, last: Mapping[str, str]) -> dict[str, Reason]:
+    """Why cells without a status are to do, by their last attempts."""
+    notes = {key: cell_path(stage, key, "attempts", attempt, ABANDONED) for key, attempt in last.items() if attempt}
+    said = storage.read_many(notes.values())
+    return {signature: why_open(said.get(notes.get(signature, ""))) for signature in last}
 
 
-def _begun_in(listing: Mapping[str, int]) -> set[str]:
-    parts = (path.split("/", 3) for path in listing)
-    return {part[1] for part in parts if len(part) == 4 and part[2] in ("attempts", "checkpoints")}
+def _begun(storage: Storage, stage: str, signatures: Iterable[str]) -> dict[str, str]:
+    """The last attempt at each cell that was begun; "" when there are only checkpoints."""
+    found: dict[str, str] = {}
+    for signature in signatures:
+        attempts = storage.names(cell_path(stage, signature, "attempts"))
+        if attempts or storage.names(cell_path(stage, signature, "checkpoints")):
+            found[signature] = attempts[-1] if attempts else ""
+    return found
+
+
+def _begun_in(listing: Iterable[str]) -> dict[str, str]:
+    """The same from the paths of a stage."""
+    found: dict[str, str] = {}
+    for parts in (path.split("/", 4) for path in listing):
+        if len(parts) > 3 and parts[2] in ("attempts", "checkpoints"):
+            attempt = parts[3] if parts[2] == "attempts" else ""
+            found[parts[1]] = max(found.get(parts[1], ""), attempt)
+    return found

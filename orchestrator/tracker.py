@@ -104,7 +104,8 @@ class Tracking:
     def _mirror(self, store: Store, cell: CellSpec, status: Status, cached: bool) -> None:
         content, tags = mirror.training(cell), mirror.attempt_tags(status)
         found = store.found(content.key)
-        if cached and found and found[0] != "RUNNING" and found[1].get("attempt") == status.attempt:
+        last = "FINISHED" if status.state == "done" else "FAILED"
+        if cached and found and found[0] == last and found[1].get("attempt") == status.attempt:
             return
         if cached and found is None:
             other = store.study_that_computed(cell.signature)
@@ -112,11 +113,13 @@ class Tracking:
         store.begin(content, {**tags, "driver": self._driver})
         store.log(content.key, self._curve(cell, status))
         store.log(content.key, [(0, mirror.final_metrics(status.metrics))], rewrite=True)
-        store.end(content.key, "FINISHED" if status.state == "done" else "FAILED", {})
+        store.end(content.key, last, {})
+        with self._lock:
+            self._points.pop(cell.signature, None)
 
     def _curve(self, cell: CellSpec, status: Status) -> mirror.Curve:
         with self._lock:
-            live = self._points.pop(cell.signature, (cell, []))[1]
+            live = list(self._points.get(cell.signature, (cell, []))[1])
         if status.state != "done":
             return live
         try:
@@ -128,11 +131,13 @@ class Tracking:
     def _flush(self, store: Store) -> None:
         """Points of curves that grow; what a resumed training repeats is already there."""
         with self._lock:
-            points, self._points = self._points, {}
-        for cell, rows in points.values():
+            points = {signature: (cell, list(rows)) for signature, (cell, rows) in self._points.items()}
+        for signature, (cell, rows) in points.items():
             key = mirror.training(cell).key
             if store.found(key):
                 store.log(key, rows)
+            with self._lock:  # only what is written is forgotten: a job that fails is done again
+                del self._points[signature][1][: len(rows)]
 
     def _finish(self, store: Store, stopped: bool) -> None:
         for key in store.running(self._driver):

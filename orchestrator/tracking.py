@@ -25,6 +25,10 @@ _QUIET = {
 }
 
 
+EXPERIMENT_TAGS = {"orchestrator": "study", "mlflow.experimentKind": "custom_model_development"}
+"""The second opens MLflow's pages for trainings, not those for language models."""
+
+
 class Store:
     """One study's experiment in an MLflow store: runs found by identity, each thing written once."""
 
@@ -52,14 +56,14 @@ class Store:
         place = None
         if uri.startswith(SQLITE):
             place = (Path(uri.removeprefix(SQLITE)).absolute().parent / "mlartifacts" / study).as_uri()
-        return str(self._client.create_experiment(study, artifact_location=place, tags={"orchestrator": "study"}))
+        return str(self._client.create_experiment(study, artifact_location=place, tags=EXPERIMENT_TAGS))
 
-    def _search(self) -> list[Any]:
+    def _search(self, wanted: str = "") -> list[Any]:
         runs: list[Any] = []
         token = None
         while True:
             page = self._client.search_runs(
-                [self._experiment], max_results=1000, order_by=["attributes.start_time DESC"], page_token=token
+                [self._experiment], wanted, max_results=1000, order_by=["attributes.start_time DESC"], page_token=token
             )
             runs += page
             token = page.token
@@ -84,7 +88,7 @@ class Store:
     def begin(self, content: RunContent, tags: Mapping[str, str]) -> None:
         """The run of this identity, RUNNING: made if there is none, else taken up again."""
         wanted = {**content.tags, **self._tags, **tags}
-        if content.key not in self._runs:
+        if content.key not in self._runs and not self._find(content):
             self._create(content, wanted)
             return
         run = self._runs[content.key]
@@ -93,7 +97,19 @@ class Store:
         for stale in {"stop_reason", "failure"} & set(run.data.tags) - set(wanted):
             self._client.delete_tag(run.info.run_id, stale)
         self._write(run, wanted, content.params)
+        if not run.inputs.dataset_inputs:
+            self._log_inputs(run.info.run_id, content.inputs)
         self._refresh(content.key)
+
+    def _find(self, content: RunContent) -> bool:
+        """Take up a run that another driver made since this store was opened: an identity has one run."""
+        wanted = f"tags.kind = '{content.kind}'"
+        if "'" not in content.identity:
+            wanted += f" and tags.identity = '{content.identity}'"
+        for run in self._search(wanted):
+            if _is_ours(run, self._study) and run.data.tags["identity"] == content.identity:
+                self._runs[content.key] = run
+        return content.key in self._runs
 
     def _create(self, content: RunContent, tags: Mapping[str, str]) -> None:
         own = {"study": self._study, "kind": content.kind, "identity": content.identity}

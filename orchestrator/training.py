@@ -30,7 +30,7 @@ from ray.tune.search import Searcher  # noqa: E402
 from ray.tune.stopper import Stopper  # noqa: E402
 
 from orchestrator.stages import Stage  # noqa: E402
-from orchestrator.worker import Event, WorkOrder, execute, stop_marker  # noqa: E402
+from orchestrator.worker import Event, WorkOrder, execute, sentence, stop_marker  # noqa: E402
 
 REPORT_EVERY_S = 2.0
 PENDING_AT_MOST = 200
@@ -224,7 +224,7 @@ class TrainingRun:
 
     def poll(self) -> list[Event]:
         if self._error is not None:
-            raise RuntimeError("Ray Tune ended by itself") from self._error
+            raise RuntimeError(f"Ray Tune ended by itself: {sentence(self._error)}") from self._error
         found = []
         while not self._release.events.empty():
             found.append(self._release.events.get())

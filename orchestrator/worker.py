@@ -51,7 +51,7 @@ class Event:
 
     ``settled`` carries its status; ``again`` says that it has to be computed later, ``corrupt`` that first its input
     `producer` has to be (because of `reason`); ``stopped`` that the study's stop reached it; ``lost`` that its process
-    died (`sentence`).
+    died, or that its end could not be recorded (`reason` and `sentence`).
     """
 
     kind: Literal["started", "progress", "settled", "stopped", "again", "corrupt", "lost"]
@@ -68,10 +68,21 @@ class Event:
 Emit = Callable[[Event], None]
 
 
-def execute(order: WorkOrder, emit: Emit, should_stop: Callable[[], bool]) -> list[Status]:
+def execute(order: WorkOrder, emit: Emit, should_stop: Callable[[], bool]) -> None:
     """Compute and publish the cells of `order`; what goes wrong becomes a status or an event, never an exception."""
-    with tempfile.TemporaryDirectory(prefix="orchestrator-") as scratch, threads(order.stage.threads) as settle:
-        return _Task(order, emit, should_stop, Path(scratch), settle).run()
+    left = dict.fromkeys(spec.signature for spec in order.cells)
+
+    def tell(event: Event) -> None:
+        if event.kind not in ("started", "progress"):
+            left.pop(event.signature, None)
+        emit(event)
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="orchestrator-") as scratch, threads(order.stage.threads) as settle:
+            _Task(order, tell, should_stop, Path(scratch), settle).run()
+    except Exception as error:  # the ledger could not be written to, or there is no room for temporary files
+        for signature in left:
+            emit(Event("lost", signature, reason=Reason.ERROR, sentence=sentence(error)))
 
 
 def stop_marker(storage: Storage, path: str) -> Callable[[], bool]:
@@ -133,22 +144,20 @@ class _Task:
         self._open: dict[str, tuple[Attempt, Cell]] = {}
         self._artefacts: dict[str, Artefact] = {}
         self._corrupt: CorruptArtefact | None = None
-        self._statuses: list[Status] = []
         self._since = time.monotonic()
 
-    def run(self) -> list[Status]:
+    def run(self) -> None:
         try:
             run = self._order.stage.load()
         except Exception as error:
             self._begin_all()
             self._fail_all(error)
-            return self._statuses
+            return
         self._settle()
         self._begin_all()
         if self._open and not self._compute(run, list(self._open)):
             for signature in list(self._open):  # one of several cells raised: each alone, to find out which
                 self._compute(run, [signature])
-        return self._statuses
 
     def _begin_all(self) -> None:
         for spec in self._order.cells:
@@ -160,7 +169,7 @@ class _Task:
             try:
                 inputs = {role: self._input(value) for role, value in spec.inputs.items()}
             except CorruptArtefact as error:
-                self._ledger.abandon(attempt)
+                self._ledger.abandon(attempt, Reason.INPUT_CORRUPT)
                 self._emit(Event("corrupt", spec.signature, reason=error.reason, producer=error.signature))
                 continue
             except Exception as error:
@@ -217,7 +226,6 @@ class _Task:
         else:
             status = self._ledger.fail(attempt, Reason.ERROR, result.failure, seconds)
         del self._open[result.signature]
-        self._statuses.append(status)
         self._emit(Event("settled", result.signature, status=status))
 
     def _context(self, signatures: list[str]) -> Context:
@@ -261,16 +269,17 @@ class _Task:
     def _recompute(self, error: CorruptArtefact) -> None:
         for signature, (attempt, _) in list(self._open.items()):
             del self._open[signature]
-            self._ledger.abandon(attempt)
             if error.signature in self._specs[signature].parents:
+                self._ledger.abandon(attempt, Reason.INPUT_CORRUPT)
                 self._emit(Event("corrupt", signature, reason=error.reason, producer=error.signature))
             else:
+                self._ledger.abandon(attempt, Reason.SET_BACK)
                 self._emit(Event("again", signature))
 
     def _let_go(self) -> None:
         for signature, (attempt, _) in list(self._open.items()):
             del self._open[signature]
-            self._ledger.abandon(attempt)
+            self._ledger.abandon(attempt, Reason.STOPPED)
             self._emit(Event("stopped", signature))
 
     def _fail_all(self, error: Exception) -> None:
@@ -286,8 +295,14 @@ class _Task:
         text = "".join(traceback.format_exception(error))
         self._ledger.storage.write(attempt.path("traceback.txt"), text.encode())
         status = self._ledger.fail(attempt, Reason.ERROR, sentence(error), seconds)
-        self._statuses.append(status)
         self._emit(Event("settled", signature, status=status))
+
+
+def placed(error: BaseException) -> str:
+    """An exception in one line, with the line of code that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" [{Path(frames[-1].filename).name}:{frames[-1].lineno}]" if frames else ""
+    return sentence(error) + where
 
 
 def sentence(error: BaseException) -> str:

@@ -14,6 +14,8 @@ from tasks.contract import Artefact, TaskError
 
 SAMPLE_RATE_HZ = 44_100
 FRAME_SAMPLES = 4096
+STAMP = "start of the frame"
+"""What the time of a frame is."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,21 @@ class IcSeries:
 
 
 def read_ic(surprisal: Artefact) -> dict[str, IcSeries]:
-    """IC by recording id of a finished cell."""
-    about = json.loads(surprisal.read_bytes("ic.json"))["recordings"]
+    """IC by recording id of a finished cell.
+
+    Raises
+    ------
+    TaskError
+        Its frames have another length, or are stamped elsewhere, than here.
+    """
+    table = json.loads(surprisal.read_bytes("ic.json"))
+    for key, known in (("sample_rate_hz", SAMPLE_RATE_HZ), ("frame_samples", FRAME_SAMPLES), ("stamp", STAMP)):
+        if table.get(key) != known:
+            raise TaskError(
+                f"IC of {surprisal.signature}: {key} is {table.get(key)!r} in ic.json, and only {known!r} can be put "
+                "in time here. Compute the IC with this version"
+            )
+    about = table["recordings"]
     values = load(surprisal.read_bytes("ic.safetensors"))
     return {
         name: IcSeries(values[name], int(about[name]["lead_samples"]), int(about[name]["trail_samples"]))

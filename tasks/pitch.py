@@ -13,6 +13,8 @@ import numpy.typing as npt
 from scipy import stats
 
 from tasks.alignment import FRAME_S, FrameSeries, frame_index, note_ic
+from tasks.audio.clusters import related
+from tasks.audio.config import SplitConfig, TunesConfig
 from tasks.audio.recording import Recording, recordings
 from tasks.config import Config, PitchConfig
 from tasks.contract import Artefact, Cell, Context, Result, TaskError
@@ -33,6 +35,7 @@ COLUMNS = (
     "baseline_interval_spearman",
     "baseline_interval_pearson",
     "baseline_repetition_spearman",
+    "baseline_unigram_spearman",
 )
 
 
@@ -57,8 +60,12 @@ def read_surprisal(artefact: Artefact) -> dict[str, Floats]:
     dict of str to ndarray of float64, shape (number of notes,)
         Bits per note, aligned with the recording's notes; the first note included.
     """
-    table = json.loads(artefact.read_bytes("surprisal.json"))
-    return {name: np.array(bits, dtype=np.float64) for name, bits in table.items()}
+    return _bits(artefact, "surprisal.json")
+
+
+def _bits(artefact: Artefact, name: str) -> dict[str, Floats]:
+    table = json.loads(artefact.read_bytes(name))
+    return {recording: np.array(bits, dtype=np.float64) for recording, bits in table.items()}
 
 
 def _pitches(notes: Sequence[Sequence[float]]) -> list[int]:
@@ -84,29 +91,47 @@ def _training_tunes(tunes: Artefact, split: str) -> list[Mapping[str, Any]]:
     return chosen
 
 
+def _relatives(
+    training: Sequence[Mapping[str, Any]], melodies: Sequence[Recording], split: SplitConfig
+) -> list[frozenset[int]]:
+    """For each melody the clusters of the training tunes that it is related to: melodically, whatever their ids."""
+    lines = [_pitches(tune["notes"]) for tune in training] + [_pitches(melody.notes or ()) for melody in melodies]
+    clusters: list[set[int]] = [set() for _ in melodies]
+    for tune, line in related(lines, split.ngram, split.overlap):
+        if tune < len(training) <= line:
+            clusters[line - len(training)].add(training[tune]["cluster"])
+    return [frozenset(found) for found in clusters]
+
+
+Bits = dict[str, list[float]]
+
+
 def _surprisal(
-    training: Sequence[Mapping[str, Any]], melodies: Sequence[Recording], order_max: int | None
-) -> tuple[dict[str, list[float]], int]:
-    """Bits per note of every melody, and how many of them had to be scored without their own cluster."""
+    training: Sequence[Mapping[str, Any]], melodies: Sequence[Recording], split: SplitConfig, order_max: int | None
+) -> tuple[Bits, Bits, int]:
+    """Bits per note of every melody, those of order 0 alone, and how many melodies have relatives in training."""
     alphabet = {pitch for tune in training for pitch in _pitches(tune["notes"])}
     alphabet |= {pitch for melody in melodies for pitch in _pitches(melody.notes or ())}
-    cluster_of = {tune["id"]: tune["cluster"] for tune in training}
-    models: dict[int | None, InterpolatedPpm] = {}
-    bits: dict[str, list[float]] = {}
-    for melody in melodies:
-        own = cluster_of.get(melody.piece)
+    models: dict[frozenset[int], InterpolatedPpm] = {}
+    bits: Bits = {}
+    unigram: Bits = {}
+    left_out = _relatives(training, melodies, split)
+    for melody, own in zip(melodies, left_out, strict=True):
         if own not in models:
-            kept = [_pitches(tune["notes"]) for tune in training if own is None or tune["cluster"] != own]
+            kept = [_pitches(tune["notes"]) for tune in training if tune["cluster"] not in own]
             models[own] = InterpolatedPpm(kept, alphabet, order_max)
-        bits[melody.id] = [float(value) for value in models[own].surprisal(_pitches(melody.notes or ()))]
-    return bits, sum(melody.piece in cluster_of for melody in melodies)
+        pitches = _pitches(melody.notes or ())
+        bits[melody.id] = models[own].surprisal(pitches).tolist()
+        unigram[melody.id] = models[own].unigram(pitches).tolist()
+    return bits, unigram, sum(map(bool, left_out))
 
 
 def run_surprisal(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     """Stage `pitch_surprisal`: train the pitch model on one split's tunes, score the corpus's melodies.
 
-    Writes ``surprisal.json``: recording id -> bits per note, the first one included. A melody whose piece is among the
-    training tunes is scored by the model trained without that piece's cluster, so nothing is scored from memory.
+    Writes ``surprisal.json``: recording id -> bits per note, the first one included; and ``unigram.json``, the same of
+    the model's order 0 alone. A melody that is related to training tunes (in the sense of the tunes' split: shared
+    interval n-grams) is scored by the model trained without the clusters of these, so nothing is scored from memory.
 
     Parameters
     ----------
@@ -118,17 +143,21 @@ def run_surprisal(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     Yields
     ------
     Result
-        Metrics mean_bits, n_notes, n_tunes_trained, n_pieces_without_own_cluster.
+        Metrics mean_bits, n_notes, n_tunes_trained (of which single melodies leave out their relatives),
+        n_pieces_without_own_cluster (the melodies that do).
     """
     for done, cell in enumerate(cells):
         config = PitchSurprisalConfig.model_validate(cell.config)
         try:
-            training = _training_tunes(cell.input("tunes"), config.train_split)
-            bits, n_left_out = _surprisal(training, _melodies(cell.input("corpus")), config.order_max)
+            tunes = cell.input("tunes")
+            training, split = _training_tunes(tunes, config.train_split), TunesConfig.model_validate(tunes.config).split
+            melodies = _melodies(cell.input("corpus"))
+            bits, unigram, n_left_out = _surprisal(training, melodies, split, config.order_max)
         except TaskError as error:
             yield Result(cell.signature, failure=str(error))
             continue
-        (cell.out_dir / "surprisal.json").write_text(json.dumps(bits, sort_keys=True), encoding="utf-8")
+        for name, table in (("surprisal", bits), ("unigram", unigram)):
+            (cell.out_dir / f"{name}.json").write_text(json.dumps(table, sort_keys=True), encoding="utf-8")
         every = np.concatenate([np.array(values) for values in bits.values()])
         context.progress(done + 1, len(cells), {})
         yield Result(
@@ -158,7 +187,9 @@ def _correlate(first: Floats, second: Floats, kind: Literal["spearman", "pearson
     return float(measure(first, second).statistic)
 
 
-def _correlations(ic: Floats, bits: Floats, notes: Sequence[Sequence[float]], series: FrameSeries) -> dict[str, Any]:
+def _correlations(
+    ic: Floats, bits: Floats, unigram: Floats, notes: Sequence[Sequence[float]], series: FrameSeries
+) -> dict[str, Any]:
     """All columns of one piece; the arrays are aligned with its notes, the first note is never used."""
     onsets = np.array([note[0] for note in notes], dtype=np.float64)
     interval = np.abs(np.diff(np.array(_pitches(notes), dtype=np.float64), prepend=np.nan))
@@ -166,7 +197,7 @@ def _correlations(ic: Floats, bits: Floats, notes: Sequence[Sequence[float]], se
     usable[0] = False
     if usable.sum() < MIN_NOTES:
         raise TaskError(f"{int(usable.sum())} usable notes, and a correlation needs {MIN_NOTES}")
-    ic, bits, interval = ic[usable], bits[usable], interval[usable]
+    ic, bits, unigram, interval = ic[usable], bits[usable], unigram[usable], interval[usable]
     gap = np.diff(onsets, prepend=np.nan)[usable]
     phase = (onsets - np.asarray(series.start_s)[frame_index(series, onsets)])[usable] / FRAME_S
     partial = [_rank_residual(values, (interval, gap, phase)) for values in (ic, bits)]
@@ -180,6 +211,7 @@ def _correlations(ic: Floats, bits: Floats, notes: Sequence[Sequence[float]], se
         "baseline_interval_spearman": _correlate(interval, bits, "spearman"),
         "baseline_interval_pearson": _correlate(interval, bits, "pearson"),
         "baseline_repetition_spearman": _correlate(-(interval == 0).astype(np.float64), bits, "spearman"),
+        "baseline_unigram_spearman": _correlate(unigram, bits, "spearman"),
     }
     if row["spearman"] is None:
         raise TaskError("IC or pitch surprisal is the same for every note")
@@ -188,9 +220,9 @@ def _correlations(ic: Floats, bits: Floats, notes: Sequence[Sequence[float]], se
 
 def _piece_rows(cell: Cell, frames: Literal["onset", "onset_and_next"]) -> tuple[list[dict[str, Any]], list[str]]:
     """One row per recording, and the recordings left out, each with its reason."""
-
     ic = read_ic(cell.input("surprisal"))
     bits = read_surprisal(cell.input("pitch_surprisal"))
+    unigram = _bits(cell.input("pitch_surprisal"), "unigram.json")
     rows: list[dict[str, Any]] = []
     skipped: list[str] = []
     for melody in _melodies(cell.input("corpus")):
@@ -200,7 +232,7 @@ def _piece_rows(cell: Cell, frames: Literal["onset", "onset_and_next"]) -> tuple
             continue
         series = ic[melody.id]
         try:
-            row = _correlations(note_ic(series, notes, frames), bits[melody.id], notes, series)
+            row = _correlations(note_ic(series, notes, frames), bits[melody.id], unigram[melody.id], notes, series)
         except TaskError as error:
             skipped.append(f"{melody.id}: {error}")
             continue
@@ -235,8 +267,9 @@ def run_correlation(cells: Sequence[Cell], context: Context) -> Iterator[Result]
 
     Writes ``correlation.csv``, a row per recording. ``spearman`` and ``pearson``: IC with pitch surprisal;
     ``spearman_partial``: the same given |interval|, inter-onset interval and the onset's phase in its frame (ranks with
-    those of the three regressed out); ``*_interval``: IC with |interval|; ``baseline_*``: what |interval|, or merely
-    not being a repeated note, has in common with pitch surprisal. The first note and notes without IC are left out.
+    those of the three regressed out); ``*_interval``: IC with |interval|; ``baseline_*``: what |interval|, merely not
+    being a repeated note, or the pitch's rarity in training (unigram) has in common with pitch surprisal. The first
+    note and notes without IC are left out.
 
     Parameters
     ----------

@@ -100,6 +100,17 @@ class InterpolatedPpm:
         """
         return self._distribution(self._encode(context), self._order_0())
 
+    def unigram(self, sequence: Sequence[int]) -> Floats:
+        """Bits of every symbol of `sequence` by order 0 alone: how rare it is in training, whatever came before.
+
+        Returns
+        -------
+        ndarray of float64, shape (len(sequence),)
+            ``-log2 p_0``.
+        """
+        bits: Floats = -np.log2(self._order_0()[self._encode(sequence)])
+        return bits
+
     def surprisal(self, sequence: Sequence[int]) -> Floats:
         """Bits of every symbol of `sequence` given those before it, the first one included.
 

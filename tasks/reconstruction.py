@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
 from tasks.audio.config import SAMPLE_RATE_HZ
@@ -43,7 +44,7 @@ class StageConfig(Config):
     """The config of a cell: the study's, at one SNR."""
 
     seed: int
-    snr: float
+    snr: float = Field(gt=0, allow_inf_nan=True)
     metrics: tuple[str, ...] = ReconstructionConfig().metrics
     excerpt_s: float
     n_excerpts: int
@@ -71,7 +72,12 @@ class Excerpt:
 
 
 def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
-    """Score each cell's autoencoder at its SNR; write ``scores.csv``, one row per excerpt."""
+    """Score each cell's autoencoder at its SNR; write ``scores.csv``, one row per excerpt.
+
+    Metrics, for each metric m: m_mean, m_se, m_floor_mean, m_above_floor (whether mean and floor are more than 2
+    standard errors of their paired difference apart, in whichever direction; None where there is one family of
+    recordings), and m_input (which input counted); n_excerpts and n_clusters.
+    """
     for number, cell in enumerate(cells):
         try:
             metrics = _score(cell, context, number, len(cells))
@@ -225,11 +231,22 @@ def _summary(excerpts: Sequence[Excerpt], rows: Sequence[Row], chosen: Mapping[s
     metrics: dict[str, Any] = {"n_excerpts": len(rows), "n_clusters": len(set(families))}
     for metric, name in chosen.items():
         values = np.array([row[name][metric] for row in rows])
+        floor = np.array([row["floor"][metric] for row in rows])
         metrics[f"{metric}_mean"] = float(values.mean())
         metrics[f"{metric}_se"] = clustered_error(values, families)
-        metrics[f"{metric}_floor_mean"] = float(np.mean([row["floor"][metric] for row in rows]))
+        metrics[f"{metric}_floor_mean"] = float(floor.mean())
+        metrics[f"{metric}_above_floor"] = differs(values - floor, families)
         metrics[f"{metric}_input"] = name
     return metrics
+
+
+def differs(differences: NDArray[np.float64], families: Sequence[str]) -> bool | None:
+    """Whether the mean of paired differences is more than 2 of its standard errors from 0; None for a single family.
+
+    The standard error is that of `clustered_error`.
+    """
+    error = clustered_error(differences, families)
+    return None if error is None else bool(abs(float(differences.mean())) > 2 * error)
 
 
 def clustered_error(values: NDArray[np.float64], families: Sequence[str]) -> float | None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.graph import CellSpec, Graph
-from orchestrator.planner_eeg import reduce
 from orchestrator.reasons import SENTENCES, Reason, State
 from orchestrator.report.results import (
     Absence,
@@ -24,7 +23,7 @@ from orchestrator.report.results import (
     simulates,
     some,
 )
-from orchestrator.schedule import Schedule
+from orchestrator.standing import stand
 
 if TYPE_CHECKING:
     from orchestrator.ledger import Ledger, Status
@@ -34,7 +33,7 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 
 def gather(graph: Graph, ledger: Ledger, study: str, states: States | None = None) -> Results:
     """Read what the study's cells left in the ledger; whatever can't be read becomes an `Absence`."""
-    graph, states = _with_reduced(graph, ledger, states or ledger.survey(graph, full=False))
+    graph, states = stand(graph, ledger, states)
     reader = _Reader(graph, ledger, states)
     variants = tuple(dict.fromkeys(cell.labels["variant"] for cell in graph if "variant" in cell.labels))
     arms = {c.labels["variant"]: c.config for c in graph if c.stage == "autoencoder" and "variant" in c.labels}
@@ -58,17 +57,6 @@ def gather(graph: Graph, ledger: Ledger, study: str, states: States | None = Non
         provenance=reader.provenance(),
         configs=_configs(graph),
     )
-
-
-def _with_reduced(graph: Graph, ledger: Ledger, states: States) -> tuple[Graph, States]:
-    """Aggregates as they were computed: without the inputs that failed."""
-    judged = {key: (s, why, status.failure or "" if status else "") for key, (s, why, status) in states.items()}
-    reduced = Schedule(graph, judged, reduce=reduce).reduced
-    if not reduced:
-        return graph, states
-    cells = (reduced.get(cell.signature, cell) for cell in graph)
-    found = ledger.survey(reduced.values(), full=False)
-    return Graph({cell.signature: cell for cell in cells}, graph.notes), {**states, **found}
 
 
 def _bottleneck(variant: str, arm: Mapping[str, Any] | None) -> str:

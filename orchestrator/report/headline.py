@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from orchestrator.report.results import Condition, Group, Results
+import statistics
 
-LEAST_SUBJECTS = 5
+from orchestrator.planner_eeg import TRUE_DRIVER_MODEL
+from orchestrator.report.results import Condition, Group, Results
+from tasks.eeg.maxima import least_subjects
 
 
 def headline(results: Results) -> tuple[str, ...]:
@@ -18,11 +20,23 @@ def headline(results: Results) -> tuple[str, ...]:
         sentences.append(
             "The listeners are SIMULATED: whatever is recovered was planted; it says nothing about brains."
         )
-    if group.n_subjects < LEAST_SUBJECTS:
-        sentences.append(f"{group.n_subjects} subjects: a test over subjects needs at least {LEAST_SUBJECTS}.")
+        sentences += _true_driver(results)
+    least = least_subjects(group.alpha)
+    if group.n_subjects < least:
+        sentences.append(f"{group.n_subjects} subjects: a test over subjects needs at least {least}.")
     if claimed and not _red(results):
         sentences.append(_best(results, claimed))
     return (*sentences, *_canaries(results))
+
+
+def _true_driver(results: Results) -> list[str]:
+    """What the planted response is worth: where little of a large effect is found, the IC is poor, not the test."""
+    gains = [score.metrics.get("delta_r") for score in results.subjects if score.model == TRUE_DRIVER_MODEL]
+    values = [float(gain) for gain in gains if isinstance(gain, int | float)]
+    if len(values) < 2:
+        return []
+    mean, se = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
+    return [f"With the planted pitch surprisal in IC's place Δr is {mean:+.4f} ± {se:.4f}: the most there is to find."]
 
 
 def _without_group(results: Results) -> tuple[str, ...]:

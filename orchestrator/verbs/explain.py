@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from orchestrator.ledger import Ledger
+from orchestrator.ledger import CorruptArtefact, Ledger, StatusDamaged
+from orchestrator.opening import open_ledger
 from orchestrator.reading import UsageError
 from orchestrator.signature import SHORT
 from orchestrator.stages import STAGES
-from orchestrator.storage import Storage
+from orchestrator.status import plain
 
 SHORTEST = 4
+SHOWN = 20
 
 
 def explain(ledger_root: str, prefix: str, as_json: bool) -> str:
@@ -22,13 +24,13 @@ def explain(ledger_root: str, prefix: str, as_json: bool) -> str:
     UsageError
         If no cell, or more than one, has that signature.
     """
-    ledger = Ledger(Storage(ledger_root))
+    ledger = open_ledger(ledger_root)
     places = _places(ledger)
     signature = _find(places, prefix, ledger_root)
     steps: list[dict[str, Any]] = []
     _walk(ledger, places, signature, 0, steps, set())
     if as_json:
-        return json.dumps(steps, indent=1)
+        return json.dumps(steps, indent=1, allow_nan=False)
     return "\n".join(_line(step) for step in steps)
 
 
@@ -57,26 +59,56 @@ def _walk(
     if stage is None:
         steps.append({"depth": depth, "signature": signature, "stage": "?", "name": "not in this ledger"})
         return
-    config = ledger.config(stage, signature)
-    status = ledger.status(stage, signature)
+    try:
+        recorded = ledger.config(stage, signature)
+        name, config, inputs = recorded["name"], recorded["config"], recorded["inputs"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        name, config, inputs = f"{stage}: its config.json is gone or damaged", {}, {}
     steps.append(
         {
             "depth": depth,
             "signature": signature,
             "stage": stage,
-            "name": config["name"],
-            "config": config["config"],
-            "state": status.state if status is not None else "no result",
-            "metrics": status.metrics if status is not None else {},
-            "attempts": [f"{attempt.id}: {attempt.reason.value} -> {attempt.outcome}" for attempt in status.attempts]
-            if status is not None
-            else [],
-            "provenance": status.provenance if status is not None else {},
+            "name": name,
+            "config": config,
+            **_outcome(ledger, stage, signature),
         }
     )
-    for parents in config["inputs"].values():
+    for parents in inputs.values():
         for parent in [parents] if isinstance(parents, str) else parents:
             _walk(ledger, places, parent, depth + 1, steps, seen)
+
+
+def _outcome(ledger: Ledger, stage: str, signature: str) -> dict[str, Any]:
+    """State, metrics, attempts and provenance of a cell; of a corpus the recordings too."""
+    state, status = "no result", None
+    try:
+        status = ledger.status(stage, signature)
+    except StatusDamaged:
+        state = "status damaged"
+    attempts = status.attempts if status is not None else ledger.history(stage, signature)
+    found: dict[str, Any] = {
+        "state": status.state if status is not None else state,
+        "failure": status.failure if status is not None else None,
+        "metrics": plain(status.metrics) if status is not None else {},
+        "attempts": [f"{attempt.id}: {attempt.reason.value} -> {attempt.outcome}" for attempt in attempts],
+        "provenance": dict(status.provenance) if status is not None else {},
+    }
+    if stage == "corpus" and status is not None and status.state == "done":
+        found["recordings"] = _recordings(ledger, signature)
+    return found
+
+
+def _recordings(ledger: Ledger, signature: str) -> list[dict[str, Any]]:
+    """What the walk ends at: each recording, where it lies, and the fingerprint of its samples."""
+    try:
+        content = json.loads(ledger.artefact("corpus", signature, None).read_bytes("corpus.json"))
+        return [
+            {"id": one["id"], "file": one["path"] or one["file"], "pcm_fingerprint": one["pcm_fingerprint"]}
+            for one in content["recordings"]
+        ]
+    except (CorruptArtefact, OSError, ValueError, KeyError, TypeError) as error:
+        return [{"id": f"corpus.json cannot be read: {error}", "file": None, "pcm_fingerprint": ""}]
 
 
 def _line(step: dict[str, Any]) -> str:
@@ -86,5 +118,13 @@ def _line(step: dict[str, Any]) -> str:
         return head
     numbers = {key: value for key, value in step["metrics"].items() if isinstance(value, int | float)}
     shown = ", ".join(f"{key}={value:.4g}" for key, value in list(numbers.items())[:6])
-    tries = "" if len(step["attempts"]) < 2 else f"\n{margin}    attempts: {'; '.join(step['attempts'])}"
-    return f"{head}  [{step['state']}]  {shown}{tries}"
+    lines = [f"{head}  [{step['state']}]  {step['failure'] or shown}".rstrip()]
+    if len(step["attempts"]) > 1 or step["state"] in ("no result", "status damaged"):
+        lines.append(f"{margin}    attempts: {'; '.join(step['attempts']) or 'none'}")
+    recordings = step.get("recordings", [])
+    for one in recordings[:SHOWN]:
+        file = f"  {one['file']}" if one["file"] else ""
+        lines.append(f"{margin}    recording {one['id']}  {one['pcm_fingerprint'][:SHORT]}{file}".rstrip())
+    if len(recordings) > SHOWN:
+        lines.append(f"{margin}    ... and {len(recordings) - SHOWN} more recordings (--json names them all)")
+    return "\n".join(lines)

@@ -6,29 +6,32 @@ import json
 from collections import Counter
 from typing import Any
 
-from orchestrator.opening import Study, Surveyed, survey
+from orchestrator.graph import Graph
+from orchestrator.opening import Study
 from orchestrator.reasons import SENTENCES, State
+from orchestrator.report.results import States
 from orchestrator.signature import SHORT
 from orchestrator.stages import STAGES
+from orchestrator.standing import stand
 
 SHOWN = 60
 
 
 def plan(study: Study, as_json: bool, everything: bool, show_config: bool) -> str:
     """The plan as text or JSON. Cells that are cached are counted; all others are named with their reason."""
-    states = survey(study, full=False)
+    graph, states = stand(study.graph, study.ledger)
     if as_json:
-        return json.dumps(_as_json(study, states), indent=1)
-    lines = [f"study {study.experiment.name}: {len(study.graph)} cells, ledger {study.ledger.storage.root}"]
+        return json.dumps(_as_json(study, graph, states), indent=1)
+    lines = [f"study {study.experiment.name}: {len(graph)} cells, ledger {study.ledger.storage.root}"]
     if show_config:
         lines += _config_lines(study)
-    lines += _table(study, states)
-    lines += [f"note: {sentence}" for sentence in study.graph.notes]
-    lines += _named(study, states, everything)
+    lines += _table(graph, states)
+    lines += [f"note: {sentence}" for sentence in graph.notes]
+    lines += _named(graph, states, everything)
     return "\n".join(lines)
 
 
-def _as_json(study: Study, states: dict[str, Surveyed]) -> dict[str, Any]:
+def _as_json(study: Study, graph: Graph, states: States) -> dict[str, Any]:
     cells = [
         {
             "stage": cell.stage,
@@ -39,39 +42,41 @@ def _as_json(study: Study, states: dict[str, Surveyed]) -> dict[str, Any]:
             "missing": cell.missing,
             "inputs": list(cell.parents),
         }
-        for cell in study.graph
+        for cell in graph
     ]
-    counts = Counter(state.value for state, _, _ in states.values())
+    counts = Counter(cell["state"] for cell in cells)
     return {
         "study": study.experiment.name,
         "ledger": study.ledger.storage.root,
-        "notes": list(study.graph.notes),
+        "notes": list(graph.notes),
         "counts": dict(counts),
         "cells": cells,
     }
 
 
-def _table(study: Study, states: dict[str, Surveyed]) -> list[str]:
+def _table(graph: Graph, states: States) -> list[str]:
     lines = [f"{'stage':<18}{'cells':>7}{'cached':>8}{'to do':>8}{'blocked':>9}{'failed':>8}"]
     for stage in STAGES:
-        counts = Counter(states[cell.signature][0] for cell in study.graph if cell.stage == stage)
+        counts = Counter(states[cell.signature][0] for cell in graph if cell.stage == stage)
         if counts:
             row = [counts[state] for state in (State.CACHED, State.TO_DO, State.BLOCKED, State.FAILED)]
             lines.append(f"{stage:<18}{sum(row):>7}{row[0]:>8}{row[1]:>8}{row[2]:>9}{row[3]:>8}")
     return lines
 
 
-def _named(study: Study, states: dict[str, Surveyed], everything: bool) -> list[str]:
-    open_cells = [cell for cell in study.graph if states[cell.signature][0] is not State.CACHED]
+def _named(graph: Graph, states: States, everything: bool) -> list[str]:
+    open_cells = [cell for cell in graph if states[cell.signature][0] is not State.CACHED]
     if not open_cells:
         return ["everything is cached: a run would compute nothing"]
     lines = []
+    if all(states[cell.signature][0] is not State.TO_DO and not cell.missing for cell in open_cells):
+        lines.append("nothing is to do: a run would compute nothing (--retry failed tries what failed again)")
     for cell in open_cells if everything else open_cells[:SHOWN]:
         state, reason, _ = states[cell.signature]
         why = cell.missing or SENTENCES[reason]
         lines.append(f"  {state.value:<8} {cell.signature[:SHORT]}  {cell.name}  ({why})")
-    if len(open_cells) > len(lines):
-        lines.append(f"  ... and {len(open_cells) - len(lines)} more (--all names them, --json has everything)")
+    if not everything and len(open_cells) > SHOWN:
+        lines.append(f"  ... and {len(open_cells) - SHOWN} more (--all names them, --json has everything)")
     return lines
 
 

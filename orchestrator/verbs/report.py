@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from orchestrator.opening import Study, survey
+from orchestrator.opening import Study
 from orchestrator.report import build
 
 
 def report(study: Study) -> str:
     """Build the report; returns the text for the console."""
-    states = survey(study, full=False)
     name = study.experiment.name
-    return build(study.graph, study.ledger, name, study.report_dir, states, study.tracking_uri).text
+    return build(study.graph, study.ledger, name, study.report_dir, tracking_uri=study.tracking_uri).text

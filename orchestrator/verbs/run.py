@@ -5,12 +5,18 @@ from __future__ import annotations
 import shlex
 import sys
 
-from orchestrator.opening import Study, survey
+from orchestrator.opening import Study
 from orchestrator.planner_eeg import reduce
 from orchestrator.progress import Progress
 from orchestrator.report import build
-from orchestrator.study import REFUSED, Execution, Outcome, new_driver, run_study
+from orchestrator.report.results import some
+from orchestrator.study import REFUSED, WITH_FAILURES, Execution, Outcome, new_driver, run_study
 from orchestrator.tracker import Tracking
+from orchestrator.worker import placed
+
+INTERRUPTED = 130
+MOST_EXCLUSIONS = 20
+BEAT_AT_MOST_S = 60.0
 
 
 def run(study: Study, inline: bool, address: str | None, retry_failed: bool) -> int:
@@ -30,32 +36,63 @@ def run(study: Study, inline: bool, address: str | None, retry_failed: bool) -> 
         cpus=settings.cpus,
         gpus_per_training=settings.gpus_per_training,
         retry_failed=retry_failed,
+        shared_ledger=settings.ledger.startswith("file://"),
     )
     driver = new_driver()
     tracking = Tracking(study.tracking_uri, study.experiment.name, study.ledger, driver)
     try:
-        outcome = run_study(study.graph, study.ledger, execution, [tracking, Progress()], reduce, driver=driver)
-        if not outcome.stopped and not outcome.refused:
-            states = survey(study, full=False)
-            name = study.experiment.name
-            report = build(study.graph, study.ledger, name, study.report_dir, states, study.tracking_uri)
-            tracking.report_built(report)
-            print(report.text, flush=True)
-    finally:
+        code = _compute_and_report(study, execution, tracking, driver)
+    except KeyboardInterrupt:
+        code = _interrupted()
+    except Exception as error:
+        _say(f"orchestrator: {placed(error)}")
+        _say_how_to_go_on()
+        code = WITH_FAILURES
+    try:
         tracking.close()
-    _say_end(outcome)
+    except KeyboardInterrupt:
+        return code if code == INTERRUPTED else _interrupted()
+    return code
+
+
+def _interrupted() -> int:
+    """Say how to go on after a Ctrl-C; returns the exit code."""
+    _say_how_to_go_on("stopped; nothing done is lost. ")
+    return INTERRUPTED
+
+
+def _compute_and_report(study: Study, execution: Execution, tracking: Tracking, driver: str) -> int:
+    others = study.ledger.alive_drivers(BEAT_AT_MOST_S) - {driver}
+    if others:
+        _say(f"note: {some(sorted(others))} also at work on this ledger: the same cells may be computed twice")
+    outcome = run_study(study.graph, study.ledger, execution, [tracking, Progress()], reduce, driver=driver)
+    if outcome.stopped:
+        _say_how_to_go_on("stopped; nothing done is lost. ")
+    elif outcome.aborted:
+        _say_how_to_go_on()
+    elif not outcome.refused:
+        name, uri = study.experiment.name, study.tracking_uri
+        report = build(study.graph, study.ledger, name, study.report_dir, tracking_uri=uri)
+        tracking.report_built(report)
+        print(report.text, flush=True)
+        _say_end(outcome)
     return outcome.exit_code
 
 
 def _say_end(outcome: Outcome) -> None:
-    for sentence in outcome.refused:
-        _say(f"orchestrator: {sentence}")
-    if outcome.stopped:
-        _say(f"stopped; nothing done is lost. To go on: {shlex.join(['orchestrator', *sys.argv[1:]])}")
-    elif not outcome.refused:
-        counts = f"{len(outcome.cached)} cells cached, {len(outcome.done)} computed"
-        failed = f", {len(outcome.failed)} failed, {len(outcome.blocked)} not reached" if outcome.failed else ""
-        _say(f"{counts}{failed} in {outcome.seconds:.0f} s")
+    excluded = [f"left out: {sentence} ({some(names)})" for sentence, names in outcome.excluded.items()]
+    for line in excluded[:MOST_EXCLUSIONS]:
+        _say(line)
+    if len(excluded) > MOST_EXCLUSIONS:
+        _say(f"and {len(excluded) - MOST_EXCLUSIONS} more; the report names them all")
+    counts = f"{len(outcome.cached)} cells cached, {len(outcome.done)} computed"
+    failed = f", {len(outcome.failed)} failed, {len(outcome.blocked)} not reached" if outcome.failed else ""
+    parts = f", {len(excluded)} parts of the data left out" if excluded else ""
+    _say(f"{counts}{failed}{parts} in {outcome.seconds:.0f} s")
+
+
+def _say_how_to_go_on(after: str = "") -> None:
+    _say(f"{after}To go on: {shlex.join(sys.argv)}")
 
 
 def _say(line: str) -> None:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from orchestrator.opening import Study, survey
+from orchestrator.opening import Study
 from orchestrator.reasons import SENTENCES, State
 from orchestrator.signature import SHORT
 from orchestrator.stages import STAGES
+from orchestrator.standing import stand
 
 HEARTBEAT_S = 60.0
 
 
 def status(study: Study, as_json: bool) -> str:
     """Counts per stage, the failures with their sentences, and who is working on it."""
-    states = survey(study, full=False)
+    graph, states = stand(study.graph, study.ledger)
     per_stage = {
-        stage: Counter(states[cell.signature][0].value for cell in study.graph if cell.stage == stage)
-        for stage in STAGES
+        stage: Counter(states[cell.signature][0].value for cell in graph if cell.stage == stage) for stage in STAGES
     }
     per_stage = {stage: counts for stage, counts in per_stage.items() if counts}
     failures = [
         {"name": cell.name, "signature": cell.signature, "failure": found.failure}
-        for cell in study.graph
+        for cell in graph
         for state, _, found in [states[cell.signature]]
         if state is State.FAILED and found is not None
     ]
@@ -41,7 +41,7 @@ def status(study: Study, as_json: bool) -> str:
         shown = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         lines.append(f"  {stage:<18} {shown}")
     lines += [f"  failed {str(item['signature'])[:SHORT]}  {item['name']}: {item['failure']}" for item in failures]
-    blocked = Counter(states[cell.signature][1] for cell in study.graph if states[cell.signature][0] is State.BLOCKED)
+    blocked = Counter(states[cell.signature][1] for cell in graph if states[cell.signature][0] is State.BLOCKED)
     lines += [f"  blocked: {count} cells ({SENTENCES[reason]})" for reason, count in blocked.items()]
     lines.append(f"drivers at work: {', '.join(sorted(drivers)) or 'none'}")
     return "\n".join(lines)

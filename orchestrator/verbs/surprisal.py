@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Ledger
-from orchestrator.manifest import AUDIO_SUFFIXES, Fingerprints
+from orchestrator.manifest import AUDIO_SUFFIXES, File, Fingerprints
+from orchestrator.opening import open_ledger
 from orchestrator.reading import UsageError
+from orchestrator.reasons import SENTENCES, State
 from orchestrator.signature import SHORT, canonical, sign
 from orchestrator.stages import STAGES
 from orchestrator.storage import Storage, list_files
@@ -28,15 +31,15 @@ def surprisal(
     UsageError
         In one line, for an unknown model, an impossible level, or files that are not there.
     """
-    storage = Storage(ledger_root)
-    ledger = Ledger(storage)
+    ledger = open_ledger(ledger_root)
     levels = _levels(noise_levels)
     flow = _find_flow(ledger, model)
-    known = _ancestors(ledger, flow)
-    train = _input(known[_input(flow, "train")], "autoencoder")
-    recordings = _corpus(storage, files)
+    trained_on = _recorded(ledger, "latents", _input(flow, "train"))
+    codec = _recorded(ledger, "autoencoder", _input(trained_on, "autoencoder"))
+    _check_whole(ledger, flow, codec)
+    recordings = _corpus(ledger.storage, files)
     latents = _cell(
-        "latents", "latents files", {"role": "files"}, {"autoencoder": train, "corpus": recordings.signature}
+        "latents", "latents files", {"role": "files"}, {"autoencoder": codec.signature, "corpus": recordings.signature}
     )
     shared = {"definition": "expectation", "solver": "euler", "n_steps": n_steps, "n_probes": n_probes}
     wanted = {
@@ -48,8 +51,8 @@ def surprisal(
         )
         for level in levels
     }
-    new = [recordings, latents, *wanted.values()]
-    graph = Graph({**known, **{cell.signature: cell for cell in new}})
+    cells = [codec, flow, recordings, latents, *wanted.values()]
+    graph = Graph({cell.signature: cell for cell in cells})
     return _compute_and_write(graph, ledger, wanted, recordings, Path(out))
 
 
@@ -74,27 +77,35 @@ def _find_flow(ledger: Ledger, prefix: str) -> CellSpec:
 
 
 def _recorded(ledger: Ledger, stage: str, signature: str) -> CellSpec:
-    """A cell as the ledger remembers it."""
-    config = ledger.config(stage, signature)
-    inputs = {role: value if isinstance(value, str) else tuple(value) for role, value in config["inputs"].items()}
-    return CellSpec(stage, config["name"], config["config"], inputs, signature, config.get("labels", {}))
+    """A cell as the ledger remembers it, when the code that would go on from it is the code that made it."""
+    try:
+        config = ledger.config(stage, signature)
+        inputs = {role: value if isinstance(value, str) else tuple(value) for role, value in config["inputs"].items()}
+        cell = CellSpec(stage, config["name"], config["config"], inputs, signature, config.get("labels", {}))
+        version = config["version"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"{stage} {signature[:SHORT]}: the ledger has no readable config.json of it; {_again(ledger)}"
+        ) from None
+    if version != STAGES[stage].version:
+        raise UsageError(
+            f"{cell.name} ({signature[:SHORT]}): made by version {version} of the stage {stage}, this is version "
+            f"{STAGES[stage].version}; {_again(ledger)}, and give the new signature"
+        )
+    return cell
 
 
-def _ancestors(ledger: Ledger, cell: CellSpec) -> dict[str, CellSpec]:
-    places = {signature: stage for stage in STAGES for signature in ledger.signatures(stage)}
-    found: dict[str, CellSpec] = {}
+def _check_whole(ledger: Ledger, *cells: CellSpec) -> None:
+    """Models are never trained on the way: they are in the ledger, or that is said."""
+    found = ledger.survey(cells, full=True)
+    for cell in cells:
+        state, reason, _ = found[cell.signature]
+        if state is not State.CACHED:
+            raise UsageError(f"{cell.name} ({cell.signature[:SHORT]}): {SENTENCES[reason]}; {_again(ledger)}")
 
-    def visit(spec: CellSpec) -> None:
-        if spec.signature in found:
-            return
-        for parent in spec.parents:
-            if parent not in places:
-                raise UsageError(f"{spec.name}: its input {parent[:SHORT]} is not in the ledger; run its study again")
-            visit(_recorded(ledger, places[parent], parent))
-        found[spec.signature] = spec
 
-    visit(cell)
-    return found
+def _again(ledger: Ledger) -> str:
+    return f"run its study again: orchestrator run EXPERIMENT --ledger {shlex.quote(ledger.storage.root)}"
 
 
 def _input(cell: CellSpec, role: str) -> str:
@@ -110,15 +121,15 @@ def _cell(stage: str, name: str, config: dict[str, Any], inputs: dict[str, str])
 
 def _corpus(storage: Storage, files: Sequence[str]) -> CellSpec:
     fingerprints = Fingerprints(storage)
-    described = []
+    described: dict[str, File] = {}
     for name in files:
         try:
             found = list_files(name, AUDIO_SUFFIXES)
         except FileNotFoundError:
             raise UsageError(f"{name}: no such recording or folder") from None
-        described += [fingerprints.of(file, name) for file in found]
-    if not described:
-        raise UsageError(f"{', '.join(files)}: no recordings there ({', '.join(AUDIO_SUFFIXES)})")
+        if not found:
+            raise UsageError(f"{name}: no recordings there (allowed: {', '.join(AUDIO_SUFFIXES)})")
+        described |= {file.path: fingerprints.of(file, name) for file in found if file.path not in described}
     fingerprints.keep()
     config = {
         "role": "files",
@@ -126,7 +137,7 @@ def _corpus(storage: Storage, files: Sequence[str]) -> CellSpec:
         "seed": 0,
         "split": SplitConfig().model_dump(mode="json"),
         "allow_overlap": True,
-        "files": described,
+        "files": list(described.values()),
     }
     return _cell("corpus", "corpus files", config, {})
 
@@ -138,16 +149,16 @@ def _compute_and_write(
     from orchestrator.study import Execution, run_study
     from tasks.ic import IcSeries, read_ic, write_csv
 
-    outcome = run_study(graph, ledger, Execution(inline=True), [Progress()])
+    outcome = run_study(graph, ledger, Execution(inline=True, retry_failed=True), [Progress()])
+    if outcome.stopped:
+        sys.stderr.write(f"stopped; nothing done is lost. To go on: {shlex.join(sys.argv)}\n")
     if outcome.exit_code not in (0, 1):
         return outcome.exit_code
     by_recording: dict[str, dict[float, IcSeries]] = {}
     for level, cell in wanted.items():
         status = ledger.status("surprisal", cell.signature)
         if status is None or status.state != "done":
-            reason = status.failure if status is not None else "no result"
-            sys.stderr.write(f"orchestrator: {cell.name}: {reason}\n")
-            return 1
+            return 1  # the progress has said why
         for name, series in read_ic(ledger.artefact("surprisal", cell.signature, None)).items():
             by_recording.setdefault(name, {})[level] = series
     out.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,9 @@ PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 class RenderConfig(Config):
     """The synthesiser. Each rendering draws its tempo, brightness, decay and note levels from these ranges.
 
-    Without `vary_tempo` every rendering has the middle of `tempo_bpm`. MIDI files always keep their own tempo.
+    Without `vary_tempo` every rendering has the middle of `tempo_bpm`. MIDI files always keep their own tempo and
+    velocities: a note of velocity v lies 20 log10(127 / v) dB below the upper end of `velocity_db`, but not below its
+    lower end.
     """
 
     harmonics: int = Field(8, ge=1, le=32)
@@ -40,7 +42,8 @@ class SplitConfig(Config):
     """Shares of a source's tunes (or recordings) for training, choosing, and testing.
 
     Tunes whose transposition-invariant interval n-grams (length `ngram`) overlap by `overlap` or more are never split.
-    Within recordings the last `held_out_share` of each is held out, after a gap of `gap_s`.
+    Within recordings the last `held_out_share` of each is held out, after a gap of `gap_s`: its first half is ``dev``,
+    its second half ``test``.
     """
 
     train: float = Field(0.6, gt=0, lt=1)
@@ -62,10 +65,12 @@ class DataSet(Config):
 
     `source` ``chorales`` (sopranos of the Bach chorales in music21) and ``midi`` (a folder of melodies) are rendered;
     ``audio`` is a folder or s3 prefix of wav, flac, ogg or mp3. `pieces` and `excerpt_s` keep only the first of each.
+    Melodies are split by tune, audio by recording or within recordings: then every split has a part of each recording,
+    and no two of them share a sample.
     """
 
     source: Literal["chorales", "midi", "audio"]
-    path: str | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
     split: Literal["train", "dev", "test", "all"] = "all"
     split_by: Literal["tune", "recording", "within_recording"] | None = None
     pieces: Annotated[int, Field(ge=1)] | None = None

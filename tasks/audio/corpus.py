@@ -222,10 +222,10 @@ def _part(length: int, rate_hz: int, dataset: DataSet, split: SplitConfig) -> tu
     start, stop = 0, length
     if dataset.split_by == "within_recording" and dataset.split != "all":
         held_out = length - round(split.held_out_share * length)
-        before_gap = held_out - round(split.gap_s * rate_hz)
-        if min(before_gap, length - held_out) < MIN_PART_S * rate_hz:
+        before_gap, middle = held_out - round(split.gap_s * rate_hz), (held_out + length) // 2
+        if min(before_gap, middle - held_out) < MIN_PART_S * rate_hz:
             raise TaskError(_too_short(length / rate_hz, split))
-        start, stop = (0, before_gap) if dataset.split == "train" else (held_out, length)
+        start, stop = {"train": (0, before_gap), "dev": (held_out, middle), "test": (middle, length)}[dataset.split]
     if stop - start < MIN_PART_S * rate_hz:
         raise TaskError(f"{(stop - start) / rate_hz:.2f} s long: at least {MIN_PART_S:g} s are needed")
     if dataset.excerpt_s is not None:
@@ -236,5 +236,5 @@ def _part(length: int, rate_hz: int, dataset: DataSet, split: SplitConfig) -> tu
 def _too_short(seconds: float, split: SplitConfig) -> str:
     return (
         f"{seconds:.1f} s are too short to hold out the last {split.held_out_share:g} after a gap of {split.gap_s:g} s "
-        f"with {MIN_PART_S:g} s left on either side"
+        f"with {MIN_PART_S:g} s left for training, and as much for each half of what is held out (dev and test)"
     )

@@ -17,6 +17,7 @@ from tasks.contract import TaskError
 Samples = NDArray[np.float32]
 
 SILENT_RMS = 0.001
+MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 400_000
 _BLOCK = 1 << 20
 _FILTER_PERIODS = 32
 _CUTOFF = 0.96
@@ -29,9 +30,11 @@ def probe(stream: BinaryIO) -> tuple[int, int]:
     Raises
     ------
     TaskError
-        When libsndfile doesn't know the format or the file is damaged.
+        When libsndfile doesn't know the format, the file is damaged, or its sampling rate is outside 4 to 400 kHz.
     """
     with _sound_file(stream) as sound:
+        if not MIN_RATE_HZ <= sound.samplerate <= MAX_RATE_HZ:
+            raise TaskError(f"sampling rate {sound.samplerate} Hz: {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz are allowed")
         return int(sound.samplerate), int(sound.frames)
 
 
@@ -61,7 +64,7 @@ def decode(stream: BinaryIO, start_sample: int = 0, n_samples: int | None = None
             mono = (
                 _read_mp3(sound, start_sample, wanted) if sound.format == "MP3" else _read(sound, start_sample, wanted)
             )
-        except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
+        except (soundfile.SoundFileError, RuntimeError, ValueError, MemoryError) as error:
             raise TaskError(f"damaged audio ({error})") from error
     if len(mono) != wanted:
         raise TaskError(f"damaged audio: its header promises {wanted} samples here, {len(mono)} can be decoded")

@@ -7,33 +7,40 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from io import BytesIO
+from typing import Any, TypeVar
 
 import mido
 
 from tasks.audio.clusters import melodic_clusters, split_clusters
 from tasks.audio.config import SourceFile, TunesConfig
-from tasks.audio.render import Note, TimeUnit
+from tasks.audio.render import Note, StruckNote, TimeUnit
 from tasks.audio.sources import file_name, identifiers, opened
 from tasks.contract import Cell, Context, Result, Stopped, TaskError
 
+AnyNote = TypeVar("AnyNote", Note, StruckNote)
+
 DRUM_CHANNEL = 9
+MAX_TUNE_S = 3600
 DEFAULT_TEMPO_US = 500_000
 """Microseconds per quarter note until a MIDI file says otherwise."""
 
 
 @dataclass(frozen=True)
 class Tune:
-    """A melody: `notes` are (onset, duration, MIDI pitch) in `time_unit`, ordered, without overlaps."""
+    """A melody: `notes` are (onset, duration, MIDI pitch) in `time_unit`, ordered, without overlaps.
+
+    Notes of MIDI files have a fourth entry, their velocity (1 to 127).
+    """
 
     id: str
     title: str
     time_unit: TimeUnit
-    notes: tuple[Note, ...]
+    notes: tuple[Note, ...] | tuple[StruckNote, ...]
 
     @property
     def pitches(self) -> list[int]:
         """The MIDI pitches alone."""
-        return [pitch for _, _, pitch in self.notes]
+        return [note[2] for note in self.notes]
 
 
 def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
@@ -144,9 +151,9 @@ def read_midi(files: Sequence[SourceFile], context: Context) -> tuple[list[Tune]
     Returns
     -------
     tunes : list of Tune
-        In seconds of the file's own tempo, in the order of their paths; the id is the file's stem.
+        In seconds of the file's own tempo, with velocities, in the order of their paths; the id is the file's stem.
     skipped : list of {"file", "reason"}
-        Files that aren't MIDI, are damaged, or have no notes.
+        Files that aren't MIDI, are damaged, have no notes, or last longer than an hour.
 
     Raises
     ------
@@ -160,28 +167,35 @@ def read_midi(files: Sequence[SourceFile], context: Context) -> tuple[list[Tune]
         with opened(by_path[path], context.open_file) as stream:
             content = stream.read()
         try:
-            tunes.append(Tune(name, name, "second", monophonic(_midi_notes(content))))
+            tunes.append(Tune(name, name, "second", _not_too_long(monophonic(_midi_notes(content)))))
         except TaskError as error:
             skipped.append({"file": file_name(path), "reason": str(error)})
     return tunes, skipped
 
 
-def _midi_notes(content: bytes) -> list[Note]:
+def _not_too_long(notes: tuple[StruckNote, ...]) -> tuple[StruckNote, ...]:
+    end_s = notes[-1][0] + notes[-1][1]
+    if end_s > MAX_TUNE_S:
+        raise TaskError(f"it ends after {end_s:.0f} s: up to {MAX_TUNE_S} s are allowed; cut it, or mend its tempo")
+    return notes
+
+
+def _midi_notes(content: bytes) -> list[StruckNote]:
     """All sounding notes of a MIDI file but drums, in seconds; a note without an end lasts until the file's."""
     time_s = Fraction(0)
-    sounding: dict[tuple[int, int], list[Fraction]] = {}
-    notes: list[Note] = []
+    sounding: dict[tuple[int, int], list[tuple[Fraction, int]]] = {}
+    notes: list[StruckNote] = []
     for time_s, message in _timed(content):
         if message.type not in ("note_on", "note_off") or message.channel == DRUM_CHANNEL:
             continue
         started = sounding.setdefault((message.channel, message.note), [])
         if message.type == "note_on" and message.velocity > 0:
-            started.append(time_s)
+            started.append((time_s, message.velocity))
         elif started:
-            onset = started.pop(0)
-            notes.append((float(onset), float(time_s - onset), message.note))
+            onset, velocity = started.pop(0)
+            notes.append((float(onset), float(time_s - onset), message.note, velocity))
     for (_, pitch), started in sounding.items():
-        notes.extend((float(onset), float(time_s - onset), pitch) for onset in started)
+        notes.extend((float(onset), float(time_s - onset), pitch, velocity) for onset, velocity in started)
     return notes
 
 
@@ -202,17 +216,17 @@ def _timed(content: bytes) -> Iterator[tuple[Fraction, mido.Message]]:
         yield Fraction(elapsed, 1_000_000 * midi.ticks_per_beat), message
 
 
-def monophonic(notes: Sequence[Note]) -> tuple[Note, ...]:
+def monophonic(notes: Sequence[AnyNote]) -> tuple[AnyNote, ...]:
     """Make one line of notes: of those that start together the highest stays, and each ends where the next starts.
 
     Parameters
     ----------
-    notes : sequence of (onset, duration, pitch)
+    notes : sequence of (onset, duration, pitch) or (onset, duration, pitch, velocity)
         In any order and unit. Notes without duration (grace notes) are left out.
 
     Returns
     -------
-    tuple of (onset, duration, pitch)
+    tuple of the same kind of notes
         Ordered by onset, without overlaps.
 
     Raises
@@ -220,12 +234,21 @@ def monophonic(notes: Sequence[Note]) -> tuple[Note, ...]:
     TaskError
         When there are no notes.
     """
-    highest: dict[float, Note] = {}
-    for onset, duration, pitch in sorted(notes):
+    highest: dict[float, AnyNote] = {}
+    for note in sorted(notes):
+        onset, duration, pitch = note[:3]
         if duration > 0 and (onset not in highest or pitch > highest[onset][2]):
-            highest[onset] = (onset, duration, pitch)
+            highest[onset] = note
     if not highest:
         raise TaskError("it has no notes")
-    line = list(highest.values())
-    ends = [*(onset for onset, _, _ in line[1:]), float("inf")]
-    return tuple((on, min(length, end - on), pitch) for (on, length, pitch), end in zip(line, ends, strict=True))
+    line: list[AnyNote] = list(highest.values())
+    ends = [*(note[0] for note in line[1:]), float("inf")]
+    return tuple(_until(note, end) for note, end in zip(line, ends, strict=True))
+
+
+def _until(note: AnyNote, end: float) -> AnyNote:
+    """The note, ended at `end` if it is still sounding then."""
+    onset, duration, *rest = note
+    cut: Any = (onset, min(duration, end - onset), *rest)
+    found: AnyNote = cut
+    return found

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from tasks.audio.clusters import related
 from tasks.audio.config import CorpusConfig
-from tasks.audio.decoding import decode, resample
-from tasks.contract import Artefact, OpenFile
+from tasks.audio.decoding import decode, fingerprint, resample
+from tasks.contract import Artefact, OpenFile, TaskError
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,23 @@ def load_audio(recording: Recording, corpus: Artefact, open_file: OpenFile) -> N
     Raises
     ------
     TaskError
-        When the file can't be decoded (any more).
+        When the file can't be decoded (any more), or a file outside no longer holds what it held when the corpus was
+        made.
     """
     if recording.file is not None:
-        stream = corpus.open(recording.file)
-    else:
-        assert recording.path is not None, f"{recording.id}: neither file nor path"
-        stream = open_file(recording.path)
-    with stream:
+        with corpus.open(recording.file) as stream:
+            mono = decode(stream, recording.start_sample, recording.n_samples)
+        return resample(mono, recording.sample_rate_hz)
+    assert recording.path is not None, f"{recording.id}: neither file nor path"
+    with open_file(recording.path) as stream:
         mono = decode(stream, recording.start_sample, recording.n_samples)
-    return resample(mono, recording.sample_rate_hz)
+    audio = resample(mono, recording.sample_rate_hz)
+    if fingerprint(audio) != recording.pcm_fingerprint:
+        raise TaskError(
+            f"{recording.path}: its audio changed since the corpus was made (or is decoded otherwise on this machine). "
+            "Restore it, or plan and run again"
+        )
+    return audio
 
 
 def check_disjoint(corpora: Mapping[str, Artefact]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -15,6 +16,11 @@ TimeUnit = Literal["quarter", "second"]
 Note = tuple[float, float, int]
 """Onset, duration (in quarter notes or seconds), MIDI pitch."""
 
+StruckNote = tuple[float, float, int, int]
+"""A note with its MIDI velocity, 1 to 127."""
+
+MAX_VELOCITY = 127
+
 PEAK = 0.5
 TAIL_S = 0.25
 ATTACK_S = 0.005
@@ -26,7 +32,7 @@ _BLOCK = 256
 
 
 def render(
-    notes: Sequence[Note],
+    notes: Sequence[Note | StruckNote],
     config: RenderConfig,
     rng: np.random.Generator,
     time_unit: TimeUnit,
@@ -35,12 +41,13 @@ def render(
     """Play a melody.
 
     Each note is a sum of decaying harmonics below the Nyquist frequency, with a raised-cosine attack of 5 ms at its
-    onset and a release that ends with the note. Tempo, slope and decay are drawn once, the level of each note anew.
+    onset and a release that ends with the note. Tempo, slope and decay are drawn once, the level of each note anew; a
+    note with a velocity has the level of that instead.
 
     Parameters
     ----------
-    notes : sequence of (onset, duration, pitch)
-        In `time_unit`; pitch is a MIDI number (69 is 440 Hz).
+    notes : sequence of (onset, duration, pitch) or (onset, duration, pitch, velocity)
+        In `time_unit`; pitch is a MIDI number (69 is 440 Hz), velocity 1 to 127.
     config : RenderConfig
         Ranges to draw from.
     rng : numpy.random.Generator
@@ -64,7 +71,9 @@ def render(
     """
     tempo, slope = rng.uniform(*config.tempo_bpm), rng.uniform(*config.spectral_slope_db_per_octave)
     decay_s = rng.uniform(*config.decay_s)
-    levels = 10 ** (rng.uniform(*config.velocity_db, size=len(notes)) / 20)
+    drawn_db = rng.uniform(*config.velocity_db, size=len(notes))
+    levels_db = [_level_db(note, db, config.velocity_db) for note, db in zip(notes, drawn_db, strict=True)]
+    levels = 10 ** (np.array(levels_db) / 20)
     bpm = tempo if config.vary_tempo else sum(config.tempo_bpm) / 2
     unit_s = 60 / bpm if time_unit == "quarter" else 1.0
     limit = np.inf if excerpt_s is None else excerpt_s * SAMPLE_RATE_HZ
@@ -82,9 +91,16 @@ def render(
     return audio, [(start / SAMPLE_RATE_HZ, (end - start) / SAMPLE_RATE_HZ, pitch) for start, end, pitch, _ in played]
 
 
-def _on_grid(note: Note, unit_s: float) -> tuple[int, int, int]:
+def _level_db(note: Note | StruckNote, drawn_db: float, range_db: tuple[float, float]) -> float:
+    """The drawn level, or that of the note's velocity: the upper end of the range at 127, never below the lower end."""
+    if len(note) == 3:
+        return drawn_db
+    return max(range_db[0], range_db[1] + 20 * math.log10(note[3] / MAX_VELOCITY))
+
+
+def _on_grid(note: Note | StruckNote, unit_s: float) -> tuple[int, int, int]:
     """First sample, sample after the last, and pitch of a note; it lasts at least one sample."""
-    onset, duration, pitch = note
+    onset, duration, pitch = note[:3]
     start = round(onset * unit_s * SAMPLE_RATE_HZ)
     return start, max(start + 1, round((onset + duration) * unit_s * SAMPLE_RATE_HZ)), pitch
 

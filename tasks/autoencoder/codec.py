@@ -14,7 +14,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file as save_tensors
 
-from tasks.audio.corpus import Recording, load_audio, recordings
+from tasks.audio.corpus import load_audio, recordings
 from tasks.audio.spectrum import cropped_length, n_latents, to_audio, to_spectrum
 from tasks.autoencoder.config import (
     ARCHITECTURES,
@@ -214,7 +214,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     """Stage ``latents``: encode every recording of a corpus without the silence around it.
 
     Writes ``latents.safetensors`` ({recording id: (T, 64) float32}) and ``latents.json``. A recording that can't be
-    encoded is named in ``skipped``; a cell without any other recording fails.
+    encoded is named in ``skipped``; a cell without any other recording fails, and so does one whose recordings aren't
+    any more what they were when the corpus was made.
     """
     codecs: dict[str, Codec] = {}
     for cell in cells:
@@ -222,16 +223,11 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
         if artefact.signature not in codecs:
             codecs[artefact.signature] = load(artefact)
         codec = codecs[artefact.signature]
-        latents: dict[str, Latents] = {}
-        spans: dict[str, dict[str, int]] = {}
-        skipped: list[str] = []
-        listed = recordings(corpus)
-        for number, recording in enumerate(listed):
-            try:
-                latents[recording.id], spans[recording.id] = _encode(codec, recording, corpus, context)
-            except TaskError as error:
-                skipped.append(f"{recording.id}: {error}")
-            context.progress(number + 1, len(listed), {})
+        try:
+            latents, spans, skipped = _encode_all(codec, corpus, context)
+        except TaskError as error:
+            yield Result(cell.signature, failure=str(error))
+            continue
         if not latents:
             yield Result(cell.signature, failure=f"no recording could be encoded. {'; '.join(skipped[:3])}")
             continue
@@ -248,8 +244,25 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
         )
 
 
-def _encode(codec: Codec, recording: Recording, corpus: Artefact, context: Context) -> tuple[Latents, dict[str, int]]:
-    audio = load_audio(recording, corpus, context.open_file)
+def _encode_all(
+    codec: Codec, corpus: Artefact, context: Context
+) -> tuple[dict[str, Latents], dict[str, dict[str, int]], list[str]]:
+    """Latents and spans by recording id, and the recordings left out."""
+    latents: dict[str, Latents] = {}
+    spans: dict[str, dict[str, int]] = {}
+    skipped: list[str] = []
+    listed = recordings(corpus)
+    for number, recording in enumerate(listed):
+        audio = load_audio(recording, corpus, context.open_file)
+        try:
+            latents[recording.id], spans[recording.id] = _encode(codec, audio)
+        except TaskError as error:
+            skipped.append(f"{recording.id}: {error}")
+        context.progress(number + 1, len(listed), {})
+    return latents, spans, skipped
+
+
+def _encode(codec: Codec, audio: Audio) -> tuple[Latents, dict[str, int]]:
     lead, trail = silence(audio)
     latents = codec.encode(audio[lead : len(audio) - trail])
     return latents, {

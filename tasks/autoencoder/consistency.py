@@ -92,10 +92,15 @@ def losses(network: Network, clean: Tensor, noise: Tensor, index: Tensor, step: 
         Index of the noisier point, (batch,), in [0, 1).
     step : float
         How much smaller the index of the nearer point is (not below 0).
+
+    Returns
+    -------
+    Tensor
+        Not finite where the network's output isn't: such a training can't be saved, and whoever trains has to say so.
     """
     far, near = sigma(index), sigma(torch.clamp(index - step, min=0.0))
     student = denoise(network, clean + far[:, None, None, None] * noise, far)
     with torch.no_grad():
         teacher = denoise(network, clean + near[:, None, None, None] * noise, near)
     weight = 1 / torch.clamp(far - near, min=1e-6)
-    return weight * torch.nan_to_num(pseudo_huber(student, teacher))
+    return weight * pseudo_huber(student, teacher)

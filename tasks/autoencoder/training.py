@@ -8,7 +8,9 @@ derives from (seed, step), so a training that was killed goes on to the same bit
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,25 +24,27 @@ from tasks.audio.spectrum import to_spectrum
 from tasks.autoencoder import codec, consistency, latent_noise
 from tasks.autoencoder.config import (
     ARCHITECTURES,
-    LATENT_CHANNELS,
     Bottleneck,
     LatentNoiseConfig,
     Size,
     TrainingConfig,
 )
+from tasks.autoencoder.consistency import Network
 from tasks.autoencoder.crops import Crops
-from tasks.autoencoder.network import FRAMES_PER_LATENT, FREQUENCIES, Autoencoder
+from tasks.autoencoder.draws import draw
+from tasks.autoencoder.network import FRAMES_PER_LATENT, Autoencoder
 from tasks.autoencoder.state import TrainingState
 from tasks.config import Config
 from tasks.contract import Cell, Context, Result, Stopped, TaskError
-from tasks.seeds import derive_seed, torch_stream
+from tasks.seeds import derive_seed
 
 VALIDATION_CROPS = 16
 STATISTICS_CROPS = 128
 EVALUATION_BATCH = 8
 CURVE_ROWS = 400
 PROGRESS_EVERY = 10
-COLUMNS = ("step", "loss", "learning_rate", "latent_std", "validation_loss", "validation_distance")
+VALIDATION = ("validation_loss", "validation_distance", "validation_distance_clean")
+COLUMNS = ("step", "loss", "learning_rate", "latent_std", *VALIDATION)
 
 
 class StageConfig(Config):
@@ -65,6 +69,10 @@ class _Noise:
 def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     """Train each cell's autoencoder; write ``codec.safetensors``, ``codec.json`` and ``curve.csv``.
 
+    Metrics: train_loss, validation_loss, validation_distance (one-step decoding, through the arm's own latent noise),
+    validation_distance_clean (the same without that noise; arms with noise only), latent_mean, latent_std, steps, and
+    realised_snr_db (arms with noise only). A training whose loss is no longer finite fails, and stores nothing.
+
     Raises
     ------
     Stopped
@@ -82,7 +90,11 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
 
 @contextmanager
 def _deterministic(device: torch.device) -> Iterator[None]:
-    """Only deterministic kernels on a GPU; on a CPU all that is used here are."""
+    """Warn of kernels that aren't deterministic on a GPU (on a CPU all that are used here are).
+
+    Some backward passes have no deterministic kernel there, so a training that was killed and goes on on a GPU may
+    differ in its last bits from one that wasn't; on a CPU it has the same bits.
+    """
     before = torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode("warn" if device.type == "cuda" else before)
     try:
@@ -154,27 +166,33 @@ class _Training:
         loss = losses.mean()
         self.state.descend(loss)
         value = float(loss.detach())
+        self._check({"loss": value, "latent_std": latent_std})
         self.state.pending.append({"loss": value, "latent_std": latent_std})
         return value
 
+    def _check(self, values: Mapping[str, float]) -> None:
+        """Refuse to go on, or to store anything, with weights that are lost."""
+        training = self.config.training
+        lost = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if lost:
+            raise TaskError(
+                f"the training of the autoencoder diverged: {', '.join(lost)} at step {self.state.step}. Try a smaller "
+                f"learning_rate (now {training.learning_rate}) or a longer warmup_steps (now {training.warmup_steps})"
+            )
+
     def _losses(
         self, autoencoder: Autoencoder, audio: Tensor, distance: float, *stream: str | int
-    ) -> tuple[Tensor, float, Callable[[Tensor, Tensor], Tensor]]:
+    ) -> tuple[Tensor, float, Network]:
         """Consistency loss of each crop of (batch, 34304), the std of their raw latents, and the network used."""
         clean = to_spectrum(audio.to(self.device))
-        draws = _draws(len(clean), clean.shape[-1] // FRAMES_PER_LATENT, *stream)
+        draws = draw(len(clean), clean.shape[-1] // FRAMES_PER_LATENT, *stream)
         latents = autoencoder.encoder(clean)
         latent_std = float(latents.detach().std(correction=0))
         if self.noise is not None:
             time = latent_noise.draw_noise_time(draws.normal, self.noise.config).to(self.device)
             unit = draws.latents.to(self.device)
             latents = latent_noise.add_noise(latents, unit, time, self.noise.mean, self.noise.std)
-        maps = autoencoder.decoder(latents)
-
-        def network(scaled: Tensor, sigma: Tensor) -> Tensor:
-            out: Tensor = autoencoder.unet(scaled, sigma, maps)
-            return out
-
+        network = _conditioned(autoencoder, latents)
         index = consistency.draw_index(draws.uniform[:, 0], draws.uniform[:, 1]).to(self.device)
         losses = consistency.losses(network, clean, draws.spectra.to(self.device), index, distance)
         return losses, latent_std, network
@@ -193,9 +211,12 @@ class _Training:
     def _validate(self) -> dict[str, float]:
         """Loss of the averaged weights on fixed crops, and how far one-step decoding is from the spectra there.
 
-        The loss is that of training at its last step size. The distance is the RMS error relative to the spectra's RMS.
+        The loss is that of training at its last step size. The distance is the RMS error relative to the spectra's RMS;
+        with latent noise there are two, the other (``_clean``) of latents as the encoder gives them.
         """
-        losses, errors, powers = [], 0.0, 0.0
+        losses: list[float] = []
+        errors: dict[str, float] = defaultdict(float)
+        power = 0.0
         for first in range(0, VALIDATION_CROPS, EVALUATION_BATCH):
             names = (self.config.seed, self.stage, "validation", first)
             audio = torch.from_numpy(self.validation.batch(EVALUATION_BATCH, "crops", *names))
@@ -203,19 +224,30 @@ class _Training:
             loss, _, network = self._losses(self.state.average, audio, distance, "draws", *names)
             losses += loss.tolist()
             clean = to_spectrum(audio.to(self.device))
-            noise = _draws(len(clean), clean.shape[-1] // FRAMES_PER_LATENT, "draws", *names).spectra.to(self.device)
+            noise = draw(len(clean), clean.shape[-1] // FRAMES_PER_LATENT, "draws", *names).spectra.to(self.device)
             sigma = torch.full((len(clean),), consistency.SIGMA_MAX, device=self.device)
-            decoded = consistency.denoise(network, consistency.SIGMA_MAX * noise, sigma)
-            errors += float((decoded - clean).square().sum())
-            powers += float(clean.square().sum())
-        return {"validation_loss": float(np.mean(losses)), "validation_distance": float(np.sqrt(errors / powers))}
+            networks = {"validation_distance": network}
+            if self.noise is not None:
+                average = self.state.average
+                networks["validation_distance_clean"] = _conditioned(average, average.encoder(clean))
+            for name, decoder in networks.items():
+                decoded = consistency.denoise(decoder, consistency.SIGMA_MAX * noise, sigma)
+                errors[name] += float((decoded - clean).square().sum())
+            power += float(clean.square().sum())
+        distances = {name: float(np.sqrt(error / power)) for name, error in errors.items()}
+        found = {"validation_loss": float(np.mean(losses)), **distances}
+        self._check(found)
+        return found
 
     @torch.no_grad()
     def _statistics(self) -> tuple[float, float]:
-        """Mean and std over all raw latents of crops of the training corpus, with the averaged weights."""
+        """Mean and std over all raw latents of crops of the training corpus, with the averaged weights.
+
+        The crops are the same for a base and its arms: an encoder that stayed the base's has exactly its statistics.
+        """
         raw = []
         for first in range(0, STATISTICS_CROPS, EVALUATION_BATCH):
-            audio = self.crops.batch(EVALUATION_BATCH, "crops", self.config.seed, self.stage, "statistics", first)
+            audio = self.crops.batch(EVALUATION_BATCH, "latent statistics", self.config.seed, first)
             spectra = to_spectrum(torch.from_numpy(audio).to(self.device))
             raw.append(self.state.average.encoder(spectra).cpu().double().numpy())
         latents = np.concatenate(raw)
@@ -224,43 +256,36 @@ class _Training:
     def _finish(self) -> dict[str, Any]:
         config, curve = self.config, self.state.curve
         mean, std = self._statistics()
+        last = [row["loss"] for row in curve if row["step"] > 0.9 * config.training.steps]
+        metrics = {
+            "train_loss": float(np.mean(last)),
+            **{name: curve[-1][name] for name in VALIDATION if name in curve[-1]},
+            "latent_mean": mean,
+            "latent_std": std,
+            "steps": config.training.steps,
+        }
+        self._check(metrics)
+        if not std > 0:
+            raise TaskError("the encoder collapsed: all its latents are equal. Train longer, or with less latent noise")
         codec.Codec(self.state.average, config.size, config.bottleneck, mean, std).save(self.cell.out_dir)
         with (self.cell.out_dir / "curve.csv").open("w", newline="") as stream:
             writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(curve)
-        last = [row["loss"] for row in curve if row["step"] > 0.9 * config.training.steps]
-        metrics = {
-            "train_loss": float(np.mean(last)),
-            "validation_loss": curve[-1]["validation_loss"],
-            "validation_distance": curve[-1]["validation_distance"],
-            "latent_mean": mean,
-            "latent_std": std,
-            "steps": config.training.steps,
-        }
         if self.noise is not None:
             metrics["realised_snr_db"] = latent_noise.realised_snr_db(std, self.noise.std)
         return metrics
 
 
-@dataclass(frozen=True)
-class _Draws:
-    """What chance decides of a batch: noise of spectra and latents, two uniform and one normal number per item."""
+def _conditioned(autoencoder: Autoencoder, latents: Tensor) -> Network:
+    """The U-Net given what the decoder makes of raw latents (batch, 64, frames)."""
+    maps = autoencoder.decoder(latents)
 
-    spectra: Tensor
-    latents: Tensor
-    uniform: Tensor
-    normal: Tensor
+    def network(scaled: Tensor, sigma: Tensor) -> Tensor:
+        out: Tensor = autoencoder.unet(scaled, sigma, maps)
+        return out
 
-
-def _draws(size: int, frames: int, *stream: str | int) -> _Draws:
-    """The draws of a batch; those of an item depend on its stream and number alone, on any device."""
-    generators = [torch_stream(*stream, item) for item in range(size)]
-    spectra = [torch.randn(2, FREQUENCIES, frames * FRAMES_PER_LATENT, generator=g) for g in generators]
-    latents = [torch.randn(LATENT_CHANNELS, frames, generator=g) for g in generators]
-    uniform = [torch.rand(2, generator=g) for g in generators]
-    normal = [torch.randn((), generator=g) for g in generators]
-    return _Draws(torch.stack(spectra), torch.stack(latents), torch.stack(uniform), torch.stack(normal))
+    return network
 
 
 def initial(size: Size, bottleneck: Bottleneck, seed: int) -> Autoencoder:

@@ -78,17 +78,19 @@ def judge_positive(
     """The planted response must be found.
 
     p is that of the largest studentised delta_r over channels against the same maximum of the permutations. The kernel
-    is judged at the channel with the largest delta_r.
+    is judged at the channel with the largest delta_r. `delta_r` says how large the planted response came out: p and
+    kernel_r prove little where it is far above the effects that the study looks for.
 
     Returns
     -------
     dict
-        kind, p, kernel_r, green.
+        kind, p, kernel_r, delta_r (median over channels), delta_r_max, green.
     """
     observed, permuted = studentised(fit.gain, null)
     p = float(p_value(exceedances(observed, permuted), len(null)).min())
     r = kernel_r(fit, eeg, band_hz)
-    return {"kind": "positive", "p": p, "kernel_r": r, "green": p <= alpha and r > LEAST_KERNEL_R}
+    size = {"delta_r": float(np.median(fit.gain)), "delta_r_max": float(fit.gain.max())}
+    return {"kind": "positive", "p": p, "kernel_r": r, **size, "green": p <= alpha and r > LEAST_KERNEL_R}
 
 
 def _filtered(kernel: Floats, rate: float, kind: str, edges: float | tuple[float, float]) -> Floats:
@@ -173,7 +175,8 @@ def sentence(listeners: Sequence[Mapping[str, Any]]) -> str:
         if listener["kind"] == "positive":
             found = "found" if listener["green"] else "NOT recovered"
             said.append(
-                f"the planted IC response is {found} (p = {listener['p']:.3g}, kernel r = {listener['kernel_r']:.2f})"
+                f"the planted IC response is {found} (delta_r = {listener['delta_r']:.2g}, p = {listener['p']:.3g}, "
+                f"kernel r = {listener['kernel_r']:.2f})"
             )
         else:
             name = "noise channels" if listener["kind"] == "noise" else "acoustic-only listeners"
@@ -201,7 +204,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     Yields
     ------
     Result
-        Metrics verdict, noise_rejections, acoustic_rejections, positive_p, positive_kernel_r; or why there is none.
+        Metrics verdict, noise_rejections, acoustic_rejections, positive_p, positive_delta_r (median over
+        channels), positive_kernel_r; or why there is none.
     """
     for done, cell in enumerate(cells):
         try:
@@ -217,5 +221,6 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
             "noise_rejections": by_kind.get("noise", {}).get("rejections"),
             "acoustic_rejections": by_kind.get("acoustic", {}).get("rejections"),
             "positive_p": by_kind.get("positive", {}).get("p"),
+            "positive_delta_r": by_kind.get("positive", {}).get("delta_r"),
             "positive_kernel_r": by_kind.get("positive", {}).get("kernel_r"),
         })  # fmt: skip

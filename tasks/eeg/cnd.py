@@ -45,6 +45,14 @@ def _sample_rate(path: str, eeg: Mapping[str, Any]) -> float:
     return rate
 
 
+def _padding(path: str, eeg: Mapping[str, Any]) -> int:
+    """Samples before the stimulus starts; 0 where the file doesn't say."""
+    padding = scalar(eeg, "paddingStartSample") or 0.0
+    if not (np.isfinite(padding) and padding >= 0):
+        raise TaskError(f"{path}: eeg.paddingStartSample is {padding:g}: it must be a number of samples, 0 or more")
+    return int(padding)
+
+
 def _locations(eeg: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Channel locations as one dict per channel: the struct arrays of both readers in one form."""
     found = eeg.get("chanlocs")
@@ -105,12 +113,20 @@ def stimulus_durations(path: str, open_file: OpenFile) -> list[float]:
     first = data[0] if isinstance(data, np.ndarray) and data.dtype == object and data.ndim == 2 else data
     if isinstance(first, list) and first and isinstance(first[0], list):
         first = first[0]
-    return [max(np.shape(np.atleast_1d(feature))) / rate for feature in cells_of(first)]
+    return [max(np.shape(np.atleast_1d(feature)), default=0) / rate for feature in cells_of(first)]
 
 
 def _matrix(value: Any, n_channels: int | None) -> Floats:
-    """One trial as float64 of shape (channels, samples); stored as samples x channels, or the other way round."""
-    matrix = np.atleast_2d(np.asarray(value, dtype=np.float64))
+    """One trial as float64 of shape (channels, samples); stored as samples x channels, or the other way round.
+
+    What is no matrix of real numbers becomes an empty one.
+    """
+    try:
+        matrix = np.atleast_2d(np.asarray(value, dtype=np.float64))
+    except (TypeError, ValueError):
+        matrix = np.zeros((0, 0))
+    if matrix.ndim != 2:
+        matrix = np.zeros((0, 0))
     if n_channels is not None and matrix.shape[0] == n_channels != matrix.shape[1]:
         return matrix
     return np.ascontiguousarray(matrix.T)
@@ -129,7 +145,7 @@ def _mastoids(eeg: Mapping[str, Any]) -> list[Any]:
 def _check(matrix: Floats, n_channels: int, stimulus: Recording, heard_s: float | None, whole: bool) -> str | None:
     """What is wrong with a trial, or None."""
     if matrix.size == 0:
-        return "is empty"
+        return "is empty, or no matrix of numbers (samples x channels)"
     if matrix.shape[0] != n_channels:
         return f"has {matrix.shape[0]} channels, and most trials have {n_channels}"
     end_s = (stimulus.start_sample + stimulus.n_samples) / stimulus.sample_rate_hz
@@ -184,7 +200,10 @@ def read_subject(
         raise TaskError(f"{path}: not a CND file: eeg.data has no trials")
     n_located = len(_locations(eeg)) or None
     matrices = [_matrix(cells.pop(0), n_located) for _ in range(n_trials)]
-    n_channels = Counter(len(matrix) for matrix in matrices).most_common(1)[0][0]
+    counted = Counter(len(matrix) for matrix in matrices if matrix.size).most_common(1)
+    if not counted:
+        raise TaskError(f"{path}: not a CND file: no trial of eeg.data is a matrix of numbers (samples x channels)")
+    n_channels = counted[0][0]
     durations = stimulus_durations(stimulus_path, open_file) if stimulus_path else []
     table = read_trial_table(trials_path, open_file) if trials_path else None
     try:
@@ -197,7 +216,7 @@ def read_subject(
     external = _mastoids(eeg)
     if len(external) != n_trials:
         external = [None] * n_trials
-    padding = int(scalar(eeg, "paddingStartSample") or 0)
+    padding = _padding(path, eeg)
     trials: list[Trial] = []
     repetitions: Counter[str] = Counter()
     for number, stimulus in sorted(pairs.items()):
@@ -218,7 +237,7 @@ def _two_mastoids(value: Any, n_samples: int) -> Floats | None:
     """The first two external channels of a trial, or None where they don't go with its EEG."""
     if value is None:
         return None
-    matrix = np.atleast_2d(np.asarray(value, dtype=np.float64))
+    matrix = _matrix(value, None).T
     if matrix.shape[0] == n_samples:
         matrix = matrix.T
     return np.ascontiguousarray(matrix[:2]) if matrix.shape[1] == n_samples else None

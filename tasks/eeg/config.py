@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.config import Config
+from tasks.config import Config, Distinct
 
+Lag = Annotated[float, Field(ge=-5, le=5)]
+MAX_BLOCKS = 1000
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -33,8 +35,8 @@ class CndConfig(Config):
     `expect` lets a plan be drawn before the data are there.
     """
 
-    path: str
-    trials: str | None = None
+    path: str = Field(min_length=1)
+    trials: Annotated[str, Field(min_length=1)] | None = None
     expect: ExpectConfig | None = None
 
 
@@ -87,14 +89,22 @@ class ModelConfig(Config):
 class TrfConfig(Config):
     """Forward ridge TRF: lags in seconds, lambda relative to the number of training samples, folds by piece."""
 
-    lag_min_s: float = -0.05
-    lag_max_s: float = 0.35
-    lambdas: tuple[Positive, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-    models: tuple[ModelConfig, ...] = (
+    lag_min_s: Lag = -0.05
+    lag_max_s: Lag = 0.35
+    lambdas: Annotated[tuple[Positive, ...], Distinct] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    models: Annotated[tuple[ModelConfig, ...], Field(min_length=1)] = (
         ModelConfig(reduced="acoustic_plus", regressor="onset", tested=True),
         ModelConfig(reduced="acoustic_plus", regressor="hold"),
         ModelConfig(reduced="envelope", regressor="hold"),
     )
+
+    @model_validator(mode="after")
+    def _models_differ(self) -> TrfConfig:
+        names = [f"{model.reduced} with {model.regressor}" for model in self.models]
+        twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+        if twice is not None:
+            raise ValueError(f"models: {twice} is given twice; each pair of reduced and regressor is allowed once")
+        return self
 
     @model_validator(mode="after")
     def _window_rises(self) -> TrfConfig:
@@ -114,6 +124,8 @@ class PermutationsConfig(Config):
     def _whole_blocks(self) -> PermutationsConfig:
         if self.n % self.block:
             raise ValueError(f"n: {self.n} must be a multiple of block ({self.block})")
+        if self.n > MAX_BLOCKS * self.block:
+            raise ValueError(f"n: {self.n} makes more than {MAX_BLOCKS} blocks of {self.block}; choose a larger block")
         return self
 
 
@@ -121,14 +133,15 @@ class CanariesConfig(Config):
     """Listeners whose verdict is known beforehand, judged in one named condition.
 
     `variant` is a variant's name (None: the first of the sweep); `noise_level` one of the study's levels (None: the
-    level nearest to .4).
+    level nearest to .4). `positive_snr_db` is the SNR of the listener to IC in 1-8 Hz: on three minutes of chorale
+    melodies -20 dB make a delta_r of .02 to .05 (median over channels), small enough for a worse pipeline to miss it.
     """
 
     variant: str | None = None
     noise_level: Annotated[float, Field(ge=0, le=1)] | None = None
     n_noise_channels: int = Field(200, ge=20)
     n_acoustic_listeners: int = Field(40, ge=10)
-    positive_snr_db: float = 0.0
+    positive_snr_db: float = -20.0
 
 
 class EegConfig(Config):
@@ -145,5 +158,20 @@ class EegConfig(Config):
     @model_validator(mode="after")
     def _one_source(self) -> EegConfig:
         if (self.simulation is None) == (self.cnd is None):
-            raise ValueError("simulation, cnd: exactly one of them says where the EEG comes from")
+            given = "neither is given" if self.cnd is None else "both are given; set the other to null"
+            raise ValueError(f"simulation, cnd: exactly one of them says where the EEG comes from, {given}")
+        return self
+
+    @model_validator(mode="after")
+    def _simulation_can_be_cleaned(self) -> EegConfig:
+        if self.simulation is None:
+            return self
+        wanted = self.preprocessing
+        if wanted.sample_rate_hz > self.simulation.sample_rate_hz:
+            raise ValueError(
+                f"preprocessing.sample_rate_hz: {wanted.sample_rate_hz} must not be above "
+                f"simulation.sample_rate_hz ({self.simulation.sample_rate_hz})"
+            )
+        if wanted.reference == "mastoids":
+            raise ValueError("preprocessing.reference: simulated listeners have no mastoids; allowed is average")
         return self

@@ -26,6 +26,8 @@ class Fit:
     kernel : ndarray, shape (L, C)
     lags_s : ndarray, shape (L,)
     channels : tuple of str
+    pieces : tuple of str
+        In the order of the rows of `r_full` and `r_reduced`.
     """
 
     r_full: Floats
@@ -33,6 +35,7 @@ class Fit:
     kernel: Floats
     lags_s: Floats
     channels: tuple[str, ...]
+    pieces: tuple[str, ...]
 
     @property
     def gain(self) -> Floats:
@@ -44,8 +47,9 @@ class Fit:
 def read_fit(trf: Artefact) -> Fit:
     """Read ``trf.safetensors`` and ``trf.json``."""
     arrays = load(trf.read_bytes("trf.safetensors"))
-    channels = tuple(json.loads(trf.read_bytes("trf.json"))["channels"])
-    return Fit(arrays["r_full"], arrays["r_reduced"], arrays["kernel"], arrays["lags_s"], channels)
+    table = json.loads(trf.read_bytes("trf.json"))
+    names = tuple(table["channels"]), tuple(table["pieces"])
+    return Fit(arrays["r_full"], arrays["r_reduced"], arrays["kernel"], arrays["lags_s"], *names)
 
 
 def read_null(blocks: Sequence[Artefact]) -> Floats:

@@ -1,9 +1,9 @@
 """Stage `group`: what may be said of a model over all subjects, noise levels and variants.
 
-Two tests, and an effect is claimed where both agree. Over stimuli: the mean over subjects of delta_r against the same
-mean of permutations that shift all subjects alike. Over subjects: sign-flips of the excess delta_r, each subject's
-delta_r less the mean of its own null (delta_r is negative on average where IC adds nothing). Both are corrected by the
-maximum over channels x noise levels x variants (Nichols & Holmes 2002, doi 10.1002/hbm.1058).
+Two tests, and an effect is claimed where both agree on a channel. Over stimuli: the mean over subjects of delta_r
+against the same mean of permutations that shift all subjects alike. Over subjects: sign-flips of the excess delta_r,
+each subject's delta_r less the mean of its own null (delta_r is negative on average where IC adds nothing). Both are
+corrected by the maximum over channels x noise levels x variants (Nichols & Holmes 2002, doi 10.1002/hbm.1058).
 """
 
 from __future__ import annotations
@@ -15,115 +15,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
-from tasks.config import Config, Level
-from tasks.contract import Artefact, Cell, Context, Result, TaskError
-from tasks.eeg.config import ModelConfig
-from tasks.eeg.evidence import Fit, read_described, read_fit, read_null
-from tasks.eeg.maxima import LEAST_SUBJECTS, clopper_pearson, exceedances, p_value, sign_flip_p, studentised
+from tasks.contract import Cell, Context, Result, TaskError
+from tasks.eeg.evidence import read_described
+from tasks.eeg.maxima import clopper_pearson, exceedances, least_subjects, p_value, sign_flip_p, studentised
+from tasks.eeg.table import GroupConfig, Table, read_table
 from tasks.eeg.verdict import verdict
 
 Floats = npt.NDArray[np.float64]
-
-
-class SubjectEntry(Config):
-    """Where a subject's fit, permutation blocks and EEG lie in the inputs."""
-
-    subject: str
-    trf: int
-    permutations: tuple[int, ...] = ()
-    eeg: int = 0
-
-
-class ConditionEntry(Config):
-    """One variant at one noise level."""
-
-    variant: str
-    noise_level: Level
-    subjects: tuple[SubjectEntry, ...]
-
-
-class MissingEntry(Config):
-    """A subject that a stage before this one lost."""
-
-    subject: str
-    reason: str
-
-
-class GroupConfig(Config):
-    """The config of a `group` cell."""
-
-    model: ModelConfig
-    alpha: float = Field(gt=0, lt=1)
-    conditions: tuple[ConditionEntry, ...] = Field(min_length=1)
-    missing: tuple[MissingEntry, ...] = ()
-
-
-@dataclass(frozen=True)
-class Table:
-    """Complete subjects' results: `gain` (S, conditions, C), `null` (S, B, conditions, C) or None where untested."""
-
-    subjects: tuple[str, ...]
-    missing: tuple[dict[str, str], ...]
-    channels: tuple[str, ...]
-    fits: tuple[tuple[Fit, ...], ...]
-    gain: Floats
-    null: Floats | None
-
-
-def _complete(config: GroupConfig) -> tuple[list[str], list[dict[str, str]]]:
-    """Subjects that have all conditions and all permutations, and the others with their reasons."""
-    blocks = max(len(entry.permutations) for condition in config.conditions for entry in condition.subjects)
-    missing = {entry.subject: entry.reason for entry in config.missing}
-    names = sorted({entry.subject for condition in config.conditions for entry in condition.subjects})
-    for name in names:
-        for condition in config.conditions:
-            where = f"{condition.variant} at noise level {condition.noise_level:g}"
-            own = [entry for entry in condition.subjects if entry.subject == name]
-            if not own:
-                missing.setdefault(name, f"no TRF for {where}")
-            elif len(own[0].permutations) < blocks:
-                missing.setdefault(name, f"{len(own[0].permutations)} of {blocks} blocks of permutations for {where}")
-    complete = [name for name in names if name not in missing]
-    return complete, [{"subject": name, "reason": missing[name]} for name in sorted(missing)]
-
-
-def read_table(config: GroupConfig, trf: Sequence[Artefact], permutations: Sequence[Artefact]) -> Table:
-    """Results of the subjects that are complete over all conditions, on the channels that all of them have.
-
-    Raises
-    ------
-    TaskError
-        If no subject is complete, no channel common, or a tested model has no permutations.
-    """
-    if not any(condition.subjects for condition in config.conditions):
-        raise TaskError("no subject has a TRF of this model: see the failures of the stages eeg and trf")
-    complete, missing = _complete(config)
-    if not complete:
-        reasons = "; ".join(f"{entry['subject']}: {entry['reason']}" for entry in missing[:5])
-        raise TaskError(f"no subject is complete over all conditions ({reasons}); repeat what failed before")
-    entries = [[{e.subject: e for e in c.subjects}[name] for c in config.conditions] for name in complete]
-    fits = tuple(tuple(read_fit(trf[entry.trf]) for entry in row) for row in entries)
-    channels = [name for name in fits[0][0].channels if all(name in fit.channels for row in fits for fit in row)]
-    if not channels:
-        raise TaskError("the subjects have no channel in common; their EEG must name electrodes alike")
-    picks = [[[fit.channels.index(name) for name in channels] for fit in row] for row in fits]
-    gain = np.array(
-        [[fit.gain[pick] for fit, pick in zip(*pair, strict=True)] for pair in zip(fits, picks, strict=True)]
-    )
-    null = None
-    if config.model.tested:
-        if not entries[0][0].permutations:
-            raise TaskError("the model is to be tested and has no permutations")
-        null = np.array([
-            np.stack([
-                read_null([permutations[index] for index in entry.permutations])[:, pick]
-                for entry, pick in zip(*pair, strict=True)
-            ], axis=1)
-            for pair in zip(entries, picks, strict=True)
-        ])  # fmt: skip
-    return Table(tuple(complete), tuple(missing), tuple(channels), fits, gain, null)
 
 
 def _mean_se(values: Floats) -> tuple[float, float | None]:
@@ -151,51 +50,64 @@ def _described(table: Table, condition: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Tests:
-    """Corrected results: `excess` (S, conditions, C), `exceeding` and `p_subject` (conditions, C)."""
+    """Corrected results: `excess` (S, conditions, C); `exceeding`, `p_stimulus` and `p_subject` (conditions, C)."""
 
     excess: Floats
     exceeding: npt.NDArray[np.int64]
     n_permutations: int
+    p_stimulus: Floats
     p_subject: Floats | None
 
+    @property
+    def p(self) -> Floats | None:
+        """The larger of both tests' p at each channel, shape (conditions, C): both must find the same channel."""
+        return None if self.p_subject is None else np.maximum(self.p_stimulus, self.p_subject)
 
-def run_tests(gain: Floats, null: Floats) -> Tests:
+
+def run_tests(gain: Floats, null: Floats, alpha: float) -> Tests:
     """Both tests, per condition and channel, corrected over all of them.
+
+    Over subjects, excess delta_r counts in units of the permutations' standard deviation, pooled over subjects.
 
     Parameters
     ----------
     gain : ndarray, shape (S, conditions, C)
     null : ndarray, shape (S, B, conditions, C)
         Permutation k has the same shifts in all subjects, conditions and channels.
+    alpha : float
+        The level to be reached; with fewer subjects than can reach it there is no test over subjects.
     """
     excess = gain - null.mean(axis=1)
     observed, permuted = studentised(gain.mean(axis=0), null.mean(axis=0))
+    exceeding = exceedances(observed, permuted)
     p_subject = None
-    if len(gain) >= LEAST_SUBJECTS:
-        p_subject = sign_flip_p(excess.reshape(len(gain), -1)).reshape(gain.shape[1:])
-    return Tests(excess, exceedances(observed, permuted), null.shape[1], p_subject)
+    if len(gain) >= least_subjects(alpha):
+        spread = np.sqrt(null.var(axis=1).mean(axis=0))
+        p_subject = sign_flip_p(excess.reshape(len(gain), -1), spread.ravel()).reshape(spread.shape)
+    return Tests(excess, exceeding, null.shape[1], p_value(exceeding, null.shape[1]), p_subject)
 
 
 def _tested(tests: Tests, condition: int, channels: Sequence[str], alpha: float) -> dict[str, Any]:
-    """The tests of one condition. Its p is that of its best channel; channels count only where it is claimed."""
-    excess, exceeding = tests.excess[:, condition], tests.exceeding[condition]
-    fewest = int(exceeding.min())
-    p_stimulus = float(p_value(fewest, tests.n_permutations))
-    p_subject = None if tests.p_subject is None else float(tests.p_subject[condition].min())
-    claimed = p_subject is not None and max(p_stimulus, p_subject) <= alpha
-    by_channel = p_value(exceeding, tests.n_permutations)
+    """The tests of one condition. Its p is that of the channel on which both tests agree best."""
+    excess = tests.excess[:, condition]
+    fewest = int(tests.exceeding[condition].min())
+    both = None if tests.p is None else tests.p[condition]
+    by_subject = None if tests.p_subject is None else tests.p_subject[condition]
+    significant = [] if both is None else [name for name, p in zip(channels, both, strict=True) if p <= alpha]
     mean, se = _mean_se(np.median(excess, axis=1))
     return {
         "excess_delta_r_mean": mean,
         "excess_delta_r_se": se,
         "excess_by_channel": excess.mean(axis=0).tolist(),
-        "p_stimulus": p_stimulus,
+        "p_stimulus": float(tests.p_stimulus[condition].min()),
         "p_stimulus_ci": list(clopper_pearson(fewest, tests.n_permutations)),
-        "p_subject": p_subject,
-        "p": None if p_subject is None else max(p_stimulus, p_subject),
-        "claimed": claimed,
-        "p_by_channel": by_channel.tolist(),
-        "significant_channels": [n for n, p in zip(channels, by_channel, strict=True) if claimed and p <= alpha],
+        "p_stimulus_by_channel": tests.p_stimulus[condition].tolist(),
+        "p_subject": None if by_subject is None else float(by_subject.min()),
+        "p_subject_by_channel": None if by_subject is None else by_subject.tolist(),
+        "p": None if both is None else float(both.min()),
+        "p_by_channel": None if both is None else both.tolist(),
+        "claimed": bool(significant),
+        "significant_channels": significant,
     }
 
 
@@ -205,15 +117,15 @@ def summary(config: GroupConfig, table: Table, eeg: Mapping[str, Mapping[str, An
         {"variant": entry.variant, "noise_level": entry.noise_level, **_described(table, index)}
         for index, entry in enumerate(config.conditions)
     ]
-    tests = None if table.null is None else run_tests(table.gain, table.null)
+    tests = None if table.null is None else run_tests(table.gain, table.null, config.alpha)
     refused = None
     if tests is not None:
         for index, condition in enumerate(conditions):
             condition.update(_tested(tests, index, table.channels, config.alpha))
         if tests.p_subject is None:
             refused = (
-                f"{len(table.subjects)} complete subject(s): a sign-flip test of fewer than {LEAST_SUBJECTS} can't "
-                "reach p = .05, so nothing is claimed; add subjects"
+                f"{len(table.subjects)} complete subject(s): a sign-flip test of fewer than "
+                f"{least_subjects(config.alpha)} can't reach p = {config.alpha:g}, so nothing is claimed; add subjects"
             )
     first = eeg.get(table.subjects[0], {})
     spots = first.get("positions")
@@ -225,6 +137,8 @@ def summary(config: GroupConfig, table: Table, eeg: Mapping[str, Mapping[str, An
         "n_subjects": len(table.subjects),
         "subjects": list(table.subjects),
         "missing": list(table.missing),
+        "pieces": table.pieces,
+        "pieces_missing": table.pieces_missing,
         "n_permutations": 0 if tests is None else tests.n_permutations,
         "simulated": any(bool(eeg.get(name, {}).get("simulated")) for name in table.subjects),
         "channels": list(table.channels),
@@ -255,9 +169,11 @@ def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
 def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     """Stage `group`: one model over all subjects and conditions per cell.
 
-    Writes ``group.json``. Only subjects that are complete over all conditions count; the others are named in
-    ``missing``. `p_by_channel` is the stimulus-level test's, corrected over channels x conditions; a channel is listed
-    as significant where it reaches alpha in a condition that both tests claim.
+    Writes ``group.json``. Only subjects that are complete over all conditions count, over the same pieces in each; the
+    others are named in ``missing``. Pieces that a subject lacks and another has are listed in ``pieces_missing``. Per
+    condition ``p_stimulus_by_channel`` and ``p_subject_by_channel`` are both tests, each corrected over channels x
+    conditions, and ``p_by_channel`` is the larger of the two. A channel is significant where that reaches alpha; a
+    condition with such a channel is claimed, and its ``p`` is that of its best channel.
 
     Parameters
     ----------
@@ -269,7 +185,7 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     Yields
     ------
     Result
-        Metrics n_claimed, p_min (of the larger of both tests' p), delta_r_best, best_variant, best_noise_level,
+        Metrics n_claimed, p_min (smallest p of a condition), delta_r_best, best_variant, best_noise_level,
         n_subjects; or why the cell can't be computed.
     """
     for done, cell in enumerate(cells):

@@ -14,10 +14,10 @@ from safetensors.numpy import load
 from tasks.audio.recording import recordings
 from tasks.config import Config
 from tasks.contract import Artefact, Cell, TaskError
-from tasks.eeg.config import ModelConfig, TrfConfig
+from tasks.eeg.config import TrfConfig
 from tasks.eeg.folds import Folds, Heard, make_folds, prepare
 from tasks.eeg.lags import lag_samples, lagged
-from tasks.eeg.regressors import Regressor, read_reduced, read_regressor
+from tasks.eeg.regressors import FitModel, Regressor, read_reduced, read_regressor
 from tasks.eeg.sufficient import Layout, Part, reduced_sums, response_sums
 
 Floats = npt.NDArray[np.float64]
@@ -27,7 +27,7 @@ class FitConfig(Config):
     """The config of a `trf` cell."""
 
     trf: TrfConfig
-    model: ModelConfig
+    model: FitModel
     sample_rate_hz: int
 
 
@@ -91,9 +91,9 @@ class Bench:
         self._heard: dict[tuple[str, Layout], Heard] = {}
         self._subjects: dict[tuple[str, tuple[str, ...]], Subject] = {}
 
-    def regressor(self, surprisal: Artefact) -> Regressor:
-        """IC of one noise level."""
-        return read_regressor(surprisal, self.recordings, self.lengths, self.config.model, self.config.sample_rate_hz)
+    def regressor(self, source: Artefact) -> Regressor:
+        """IC of one noise level, or the true driver."""
+        return read_regressor(source, self.recordings, self.lengths, self.config.model, self.config.sample_rate_hz)
 
     def subject(self, eeg: Artefact, regressor: Regressor) -> Subject:
         """A subject's trials of the stimuli that have IC."""
@@ -142,11 +142,12 @@ def by_bench(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
     yield from groups.values()
 
 
-def by_level(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
-    """Cells that share IC."""
-    groups: dict[str, list[Cell]] = {}
+def by_level(cells: Sequence[Cell], bench: Bench) -> Iterator[tuple[Artefact, list[Cell]]]:
+    """Cells that share IC (or the true driver), with the artefact that it is read from."""
+    groups: dict[str, tuple[Artefact, list[Cell]]] = {}
     for cell in cells:
-        groups.setdefault(cell.input("surprisal").signature, []).append(cell)
+        source = cell.input(bench.config.model.source)
+        groups.setdefault(source.signature, (source, []))[1].append(cell)
     yield from groups.values()
 
 

@@ -57,22 +57,27 @@ def lagged(values: Floats, lags: Ints) -> Floats:
     return result
 
 
-def lagged_rows(series: Floats, lags: Ints) -> Floats:
-    """The lagged copies of many series, one per row.
+def lagged_rows(series: Floats, lags: Ints, n_samples: int) -> Floats:
+    """The lagged copies of many series, one per row, cut to their first `n_samples`.
+
+    They are lagged before they are cut: at negative lags the last rows reach into what follows the cut.
 
     Parameters
     ----------
     series : ndarray, shape (K, T)
     lags : ndarray of int64, shape (L,)
+    n_samples : int
+        At most T.
 
     Returns
     -------
-    ndarray of float64, shape (K * L, T)
-        Row ``k * L + i`` is series k at lag i, zeros beyond its ends.
+    ndarray of float64, shape (K * L, n_samples)
+        Row ``k * L + i`` is series k at lag i, zeros beyond the ends of the series.
     """
-    count, n_samples = series.shape
+    count, whole = series.shape
     result = np.zeros((count, lags.size, n_samples))
     for i, lag in enumerate(lags.tolist()):
-        if abs(lag) < n_samples:
-            result[:, i, max(lag, 0) : n_samples + min(lag, 0)] = series[:, max(-lag, 0) : n_samples - max(lag, 0)]
+        first, last = max(lag, 0), min(n_samples, whole + min(lag, 0))
+        if first < last:
+            result[:, i, first:last] = series[:, first - lag : last - lag]
     return result.reshape(count * lags.size, n_samples)

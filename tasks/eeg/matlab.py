@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ def read_mat(path: str, open_file: OpenFile, variable: str) -> dict[str, Any]:
             content = stream.read()
     except FileNotFoundError:
         raise TaskError(f"{path}: there is no such file; check cnd.path") from None
+    except OSError as error:
+        raise TaskError(f"{path}: can't be opened ({error.strerror or error})") from None
     if content[:10] == b"MATLAB 5.0":
         loaded = _read_v5(path, content)
     elif content[:10] == b"MATLAB 7.3" or content[:4] == b"\x89HDF":
@@ -68,7 +70,7 @@ def cells_of(value: Any) -> list[Any]:
     """The entries of a cell array, whichever way the reader simplified it; a lone matrix is a cell of one."""
     if isinstance(value, np.ndarray) and value.dtype != object and value.ndim <= 2:
         return [value]
-    return list(value)
+    return [value] if isinstance(value, str | Mapping) or not isinstance(value, Iterable) else list(value)
 
 
 def scalar(eeg: Mapping[str, Any], name: str) -> float | None:

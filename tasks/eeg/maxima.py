@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import ceil, log2
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,13 @@ N_FLIPS = 10_000
 TIE = 1e-12
 """Statistics closer than this are equal: flips that only exchange subjects differ by rounding."""
 
-LEAST_SUBJECTS = 5
-"""The least number of subjects whose 2^n sign-flips can reach p = .05."""
+FEWEST_SUBJECTS = 5
+"""A test over fewer subjects is refused whatever alpha is."""
+
+
+def least_subjects(alpha: float) -> int:
+    """The least number of subjects whose 2^n sign-flips can reach p = alpha, and at least 5."""
+    return max(FEWEST_SUBJECTS, ceil(log2(1 / alpha)))
 
 
 def studentised(observed: Floats, null: Floats) -> tuple[Floats, Floats]:
@@ -85,23 +91,27 @@ def sign_flips(n_subjects: int) -> Floats:
     return np.concatenate([np.ones((1, n_subjects)), 1.0 - 2.0 * drawn])
 
 
-def sign_flip_p(values: Floats) -> Floats:
+def sign_flip_p(values: Floats, spread: Floats) -> Floats:
     """One-sided max-T sign-flip test of mean > 0 over subjects.
 
-    The statistic is the sum over subjects divided by the root of the sum of squares, which no flip changes: it ranks
-    flips as Student's t does.
+    The statistic is the largest over tests of the signed sum over subjects, each test in units of its `spread`. As no
+    flip changes `spread`, the test is exact wherever signs are symmetric under the null hypothesis. Student's t would
+    be no better scale: with six subjects it cannot exceed a ceiling that chance reaches somewhere among hundreds of
+    tests, for almost any flip.
 
     Parameters
     ----------
     values : ndarray, shape (n_subjects, tests)
+    spread : ndarray, shape (tests,)
+        What each test is divided by, known without the subjects' signs. A test without spread gets 0.
 
     Returns
     -------
     ndarray, shape (tests,)
         Share of flips, the observed signs among them, whose maximum over tests reaches the observed value.
     """
-    norm = np.sqrt((values**2).sum(axis=0))
-    scaled = values / np.where(norm > 0, norm, 1.0)
+    scaled = np.where(spread > 0, values / np.where(spread > 0, spread, 1.0), 0.0)
     statistics = sign_flips(len(values)) @ scaled
     maxima = statistics.max(axis=1)
-    return np.asarray((maxima[:, None] >= statistics[0] - TIE).mean(axis=0), dtype=np.float64)
+    near = TIE * np.abs(scaled).sum(axis=0)
+    return np.asarray((maxima[:, None] >= statistics[0] - near).mean(axis=0), dtype=np.float64)

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import PurePosixPath
 
 from tasks.audio.recording import Recording
@@ -23,16 +24,24 @@ def read_trial_table(path: str, open_file: OpenFile) -> dict[int, str]:
     """Trial number (from 1) -> name of the recording, from a csv with the columns trial and recording."""
     try:
         with open_file(path) as stream:
-            rows = list(csv.DictReader(io.StringIO(stream.read().decode("utf-8-sig"))))
-    except FileNotFoundError:
-        raise TaskError(f"{path}: there is no such file; check cnd.trials") from None
-    if not rows or not {"trial", "recording"} <= set(rows[0]):
-        raise TaskError(f"{path}: the columns must be trial and recording, with a row per trial")
+            reader = csv.DictReader(io.StringIO(stream.read().decode("utf-8-sig")))
+            rows = list(reader)
+    except OSError as error:
+        raise TaskError(f"{path}: can't be opened ({error.strerror or error}); check cnd.trials") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise TaskError(f"{path}: not a csv file in UTF-8 ({error}); check cnd.trials") from None
+    columns = [str(name) for name in reader.fieldnames or ()]
+    if not rows or not {"trial", "recording"} <= set(columns):
+        found = f"columns {', '.join(columns)}" if columns else "nothing"
+        raise TaskError(
+            f"{path}: the columns must be trial and recording, separated by a comma, with a row per trial; "
+            f"found: {found} and {len(rows)} row(s)"
+        )
     table: dict[int, str] = {}
-    for row in rows:
+    for place, row in enumerate(rows, 1):
         number = (row["trial"] or "").strip()
-        if not number.isdigit() or int(number) < 1 or int(number) in table:
-            raise TaskError(f"{path}: trial {number!r} must be a whole number from 1 that occurs once")
+        if not number.isdecimal() or int(number) < 1 or int(number) in table:
+            raise TaskError(f"{path}: row {place}: trial {number!r} must be a whole number from 1 that occurs once")
         table[int(number)] = (row["recording"] or "").strip()
     return table
 
@@ -78,7 +87,9 @@ def pair_trials(
         if stimulus is not None:
             pairs[number] = stimulus
         elif name:
-            skipped.append(Skipped(str(number), f"heard {name}, which is not among the stimuli"))
+            near = get_close_matches(name, aliases, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            skipped.append(Skipped(str(number), f"heard {name}, which is not among the stimuli{hint}"))
         else:
             skipped.append(Skipped(str(number), "has no row in the table of trials"))
     beyond = sorted(number for number in table if number > n_trials)

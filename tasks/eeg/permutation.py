@@ -4,6 +4,9 @@ IC is regressed on the lagged reduced features. Only the residual is shifted in 
 ends, and the fit is added back: the shifted regressor stays as collinear with the reduced model as IC itself, which a
 plain shift or a permutation across pieces would destroy (Freedman & Lane 1983; Anderson & Robinson 2001 on permuting
 with nuisance variables). Everything after that, the choice of lambda included, is done as for IC itself.
+
+For IC at note onsets a second null, the shuffle of values among a piece's onsets, would ask whether it matters which
+note is surprising rather than when. It is not built yet: `onset` has the residual shift alone.
 """
 
 from __future__ import annotations
@@ -115,8 +118,8 @@ def shifted(
 ) -> dict[str, Floats]:
     """Permuted regressors: the residual shifted around the samples that have IC, plus the fit; 0 elsewhere.
 
-    The shift of permutation k in a recording is drawn from (seed, k, recording) alone: the same for all subjects,
-    channels, variants and noise levels.
+    The shift of permutation k in a recording is drawn from (seed, k, recording) and scaled to where the recording has
+    IC, which no noise level changes (see `whole_ic`): the same for all subjects, channels, variants and noise levels.
 
     Parameters
     ----------
@@ -139,7 +142,7 @@ def shifted(
         smallest, n_shifts = shift_range(where.size, n_lags, shift_min_s, rate, key)
         values = np.zeros((len(numbers), residual.size))
         for row, number in enumerate(numbers):
-            shift = smallest + int(numpy_stream(seed, "shift", number, key).integers(n_shifts))
+            shift = smallest + int(n_shifts * numpy_stream(seed, "shift", number, key).random())
             values[row, where] = split.fit[key][where] + np.roll(residual[where], shift)
         versions[key] = values
     return versions
@@ -148,7 +151,7 @@ def shifted(
 def correlation_time_s(split: Split, sample_rate_hz: float) -> float:
     """First lag at which the residual's autocorrelation, all pieces pooled, falls to .1.
 
-    Shifts should exceed the lag window by at least this much; it is reported beside the null, not enforced.
+    Shifts must exceed the lag window by at least this much: see `check_reach`.
     """
     series = [split.residual[key][split.present[key]] for key in split.residual]
     power = sum(float(values @ values) for values in series)
@@ -156,6 +159,25 @@ def correlation_time_s(split: Split, sample_rate_hz: float) -> float:
         if sum(float(values[:-lag] @ values[lag:]) for values in series if values.size > lag) <= 0.1 * power:
             return lag / sample_rate_hz
     return max(values.size for values in series) / sample_rate_hz
+
+
+def check_reach(shift_min_s: float, n_lags: int, correlation_s: float, sample_rate_hz: float) -> None:
+    """Refuse shifts that leave a shifted residual correlated with itself at some lag of the TRF.
+
+    It is a check and no change of the smallest shift, so that shifts stay the same for all noise levels and variants.
+
+    Raises
+    ------
+    TaskError
+        If the smallest shift is below the lag window plus `correlation_s`.
+    """
+    window = n_lags / sample_rate_hz
+    if max(shift_min_s, window) < window + correlation_s:
+        raise TaskError(
+            f"permutations.shift_min_s: {shift_min_s:g} s is too short, because what acoustics leave over of IC is "
+            f"correlated with itself over {correlation_s:.2f} s and the lag window has {window:.2f} s; allowed is "
+            f"{window + correlation_s:.2f} s or more"
+        )
 
 
 def batches(first: int, count: int, n_lags: int, longest: int) -> Iterator[range]:
@@ -212,8 +234,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
             yield from (Result(cell.signature, failure=str(error)) for cell in group)
             continue
         explainers: dict[tuple[str, ...], Explainer] = {}
-        for level in by_level(group):
-            for result in _level(bench, config, explainers, level, level[0].input("surprisal"), context):
+        for source, level in by_level(group, bench):
+            for result in _level(bench, config, explainers, level, source, context):
                 done += 1
                 context.progress(done, len(cells), {})
                 yield result
@@ -224,22 +246,23 @@ def _level(
     config: PermutationConfig,
     explainers: dict[tuple[str, ...], Explainer],
     cells: Sequence[Cell],
-    surprisal: Artefact,
+    source: Artefact,
     context: Context,
 ) -> Iterator[Result]:
     failed: dict[str, str] = {}
     try:
-        regressor = bench.regressor(surprisal)
+        regressor = bench.regressor(source)
         usable = tuple(regressor.values)
         if usable not in explainers:
             explainers[usable] = Explainer({key: bench.reduced[key] for key in usable}, bench.lags.size)
         split = explainers[usable].split(regressor)
         for key, present in split.present.items():
             shift_range(int(present.sum()), bench.lags.size, config.shift_min_s, config.sample_rate_hz, key)
+        seconds = correlation_time_s(split, config.sample_rate_hz)
+        check_reach(config.shift_min_s, bench.lags.size, seconds, config.sample_rate_hz)
     except TaskError as error:
         yield from (Result(cell.signature, failure=str(error)) for cell in cells)
         return
-    seconds = correlation_time_s(split, config.sample_rate_hz)
     for folds, group in by_layout(bench, regressor, cells, failed):
         for listening, null in zip(group, null_delta_r(bench, config, split, folds, group, context), strict=True):
             save_file({"delta_r": np.ascontiguousarray(null)}, listening.cell.out_dir / "null.safetensors")

@@ -170,6 +170,8 @@ def _interpolated(data: Floats, bad: Bools, sensors: Sensors, rate: int) -> Floa
 
 def _referenced(data: Floats, good: Bools, mastoids: Floats | None, reference: str | None) -> Floats:
     if reference == "average":
+        if len(data) == 1:
+            raise TaskError("one channel less its own average is nothing; use preprocessing.reference: mastoids")
         return np.asarray(data - data[good].mean(axis=0))
     if reference == "mastoids":
         if mastoids is None:

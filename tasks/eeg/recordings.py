@@ -69,11 +69,11 @@ class _Envelopes:
     def of(self, corpus: Artefact, rate: int, open_file: OpenFile) -> Mapping[str, tuple[Floats, Floats]]:
         key = (corpus.signature, rate)
         if key not in self._found:
-            self._found[key] = {}
+            found = {}
             for recording in recordings(corpus):
                 audio = load_audio(recording, corpus, open_file)
-                pair = (compressed(envelope(audio, rate)), onsets(recording, audio, rate))
-                self._found[key][recording.id] = pair
+                found[recording.id] = (compressed(envelope(audio, rate)), onsets(recording, audio, rate))
+            self._found[key] = found
         return self._found[key]
 
 
@@ -173,17 +173,17 @@ def _read(cell: Cell, files: CndFiles, open_file: OpenFile) -> _Heard:
 def _cleaned(heard: _Heard, config: EegCellConfig, scalp: bool) -> tuple[dict[str, Clean], list[Skipped]]:
     """Cleaned trials by key, and those left out with their reasons."""
     done: dict[str, Clean] = {}
-    skipped = list(heard.skipped)
+    unclean: list[Skipped] = []
     for trial in heard.trials:
         try:
             reference = config.preprocessing.reference if scalp else None
             done[trial.key] = clean(trial, heard.sensors, config.preprocessing, reference, repair=scalp)
         except TaskError as error:
-            skipped.append(Skipped(trial.name, str(error)))
+            unclean.append(Skipped(trial.name, str(error)))
     if not done:
-        reasons = "; ".join(f"trial {part.trial}: {part.reason}" for part in skipped[:3]) or "there are none"
+        reasons = "; ".join(str(part) for part in (unclean or heard.skipped)[:3]) or "there are none"
         raise TaskError(f"{config.subject}: no trial can be used: {reasons}")
-    return done, skipped
+    return done, [*heard.skipped, *unclean]
 
 
 def _scaled(done: Mapping[str, Clean], kept: Sequence[int], per_channel: bool) -> dict[str, np.ndarray[Any, Any]]:
@@ -238,7 +238,7 @@ def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dic
         "n_trials": len(arrays),
         "seconds": sum(len(values) for values in arrays.values()) / rate,
         "n_bad_channels": len(bads),
-        "skipped": [f"trial {part.trial}: {part.reason}" for part in skipped[:20]],
+        "skipped": [str(part) for part in skipped[:20]],
         "simulated": config.cnd is None,
     }
 

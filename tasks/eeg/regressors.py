@@ -1,10 +1,11 @@
-"""What a TRF is fitted on: the reduced model's acoustic features, and IC as a regressor, per stimulus."""
+"""What a TRF is fitted on: the reduced model's acoustic features, and IC or the true driver, per stimulus."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,10 @@ from safetensors.numpy import load
 
 from tasks.alignment import FrameSeries, hold, impulses, note_ic
 from tasks.audio.recording import Recording
+from tasks.config import Config
 from tasks.contract import Artefact, TaskError
-from tasks.eeg.config import ModelConfig
-from tasks.ic import read_ic
+from tasks.ic import IcSeries, read_ic
+from tasks.pitch import read_surprisal
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -23,6 +25,23 @@ REDUCED_FEATURES = {"acoustic_plus": ("spectrogram", "derivative", "onsets"), "e
 
 FLAT_SD = 1e-12
 """A standard deviation below this share of the largest value is rounding: the series is constant."""
+
+
+class FitModel(Config):
+    """The model of a `trf` cell: like those of a study's plan, and ``driver`` beside them.
+
+    ``driver`` is what simulated listeners answer to, pitch surprisal at note onsets: how much it adds is the size of
+    the planted effect, which IC can at best reach.
+    """
+
+    reduced: Literal["acoustic_plus", "envelope"]
+    regressor: Literal["hold", "onset", "driver"]
+    tested: bool = False
+
+    @property
+    def source(self) -> str:
+        """Role of the input that the regressor is read from."""
+        return "pitch_surprisal" if self.regressor == "driver" else "surprisal"
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,8 @@ class Regressor:
     values : mapping of recording to ndarray, shape (T,)
         Mean 0 and standard deviation 1 over all stimuli; 0 where IC has no value.
     present : mapping of recording to ndarray of bool, shape (T,)
-        Where IC has a value: not in the first frame, nor in silence before and after. The same for every noise level.
+        Where IC has a value: not in the first frame, nor in silence before and after. A function of the recording:
+        `whole_ic` refuses a noise level that lacks anything else.
     """
 
     values: Mapping[str, Floats]
@@ -131,34 +151,118 @@ def ic_regressor(
             f"the onset regressor needs the notes of every stimulus, and those of {', '.join(silent[:3])} are unknown; "
             "use stimuli rendered from melodies, or regressor: hold"
         )
-    heights = _z_scored({key: note_ic(series[key], notes[key] or (), "onset_and_next") for key in known})
-    pulses = {}
+    heights = {key: note_ic(series[key], notes[key] or (), "onset_and_next") for key in known}
+    return _at_onsets(_z_scored(heights), lengths, notes, sample_rate_hz)
+
+
+def driver_regressor(
+    bits: Mapping[str, Floats],
+    lengths: Mapping[str, int],
+    notes: Mapping[str, Sequence[Sequence[float]] | None],
+    sample_rate_hz: int,
+) -> Regressor:
+    """Pitch surprisal as a regressor, in the form that ``onset`` gives to IC.
+
+    Parameters
+    ----------
+    bits : mapping of recording to ndarray, one value per note
+    lengths, notes, sample_rate_hz
+        As in `ic_regressor`.
+
+    Raises
+    ------
+    TaskError
+        If no stimulus has pitch surprisal, it is constant, or a stimulus has another number of notes.
+    """
+    known = [key for key in sorted(lengths) if key in bits]
+    if not known:
+        raise TaskError("no stimulus has both acoustic features and pitch surprisal: the notes of all are unknown")
     for key in known:
+        n_notes = len(notes.get(key) or ())
+        if n_notes != len(bits[key]):
+            raise TaskError(
+                f"{key}: pitch surprisal of {len(bits[key])} notes, and the stimulus has {n_notes}; "
+                "the stage pitch_surprisal must be repeated for these stimuli"
+            )
+    return _at_onsets(
+        _z_scored({key: bits[key] for key in known}, "pitch surprisal", "bits"), lengths, notes, sample_rate_hz
+    )
+
+
+def _at_onsets(
+    heights: Mapping[str, Floats],
+    lengths: Mapping[str, int],
+    notes: Mapping[str, Sequence[Sequence[float]] | None],
+    sample_rate_hz: int,
+) -> Regressor:
+    """Impulses of z-scored heights, NaN as average, standardised like every other feature."""
+    pulses = {}
+    for key, z in heights.items():
         onsets = [note[0] for note in notes[key] or ()]
-        pulses[key] = impulses(onsets, np.nan_to_num(heights[key], nan=0.0), sample_rate_hz, lengths[key])[:, None]
+        pulses[key] = impulses(onsets, np.nan_to_num(z, nan=0.0), sample_rate_hz, lengths[key])[:, None]
     values = {key: column[:, 0] for key, column in standardised(pulses).items()}
-    return Regressor(values, {key: np.ones(lengths[key], dtype=bool) for key in known})
+    return Regressor(values, {key: np.ones(lengths[key], dtype=bool) for key in heights})
 
 
-def _z_scored(series: Mapping[str, Floats]) -> dict[str, Floats]:
+def _z_scored(series: Mapping[str, Floats], name: str = "IC", unit: str = "nats") -> dict[str, Floats]:
     """Less the mean, over the standard deviation, of all finite values together; NaN stay NaN."""
     together = np.concatenate(list(series.values()))
     finite = together[np.isfinite(together)]
     if finite.size == 0:
-        raise TaskError("IC has no value at any sample of the stimuli; the stage surprisal must be repeated")
+        raise TaskError(
+            f"{name} has no value at any sample of the stimuli; the stage that computes it must be repeated"
+        )
     scale = finite.std()
     if scale <= FLAT_SD * np.abs(finite).max():
         raise TaskError(
-            f"IC is constant ({finite[0]:.6g} nats at every sample of the stimuli), so nothing can follow it; "
-            "the flow or this noise level is degenerate"
+            f"{name} is constant ({finite[0]:.6g} {unit} at every sample of the stimuli), so nothing can follow it"
+            + ("; the flow or this noise level is degenerate" if unit == "nats" else "")
         )
     return {key: (values - finite.mean()) / scale for key, values in series.items()}
 
 
-def read_regressor(
-    surprisal: Artefact, known: Mapping[str, Recording], lengths: Mapping[str, int], model: ModelConfig, rate: int
-) -> Regressor:
-    """IC of one noise level, in the form that `model` wants; see `ic_regressor`."""
+def whole_ic(surprisal: Artefact) -> dict[str, IcSeries]:
+    """IC by recording, with a value in every frame but the first, which has none.
 
+    Raises
+    ------
+    TaskError
+        If a frame after the first isn't finite: a noise level that lacks frames can't be compared with one that has
+        them.
+    """
+    level = json.loads(surprisal.read_bytes("ic.json"))["noise_level"]
+    found = {}
+    for key, series in read_ic(surprisal).items():
+        lost = 1 + np.flatnonzero(~np.isfinite(series.values[1:]))
+        if lost.size:
+            raise TaskError(
+                f"{key}: IC at noise level {level:g} isn't finite in {lost.size} of {len(series.values)} frames (the "
+                f"first at {series.start_s[lost[0]]:.2f} s); only the first frame may lack it. The flow or its solver "
+                "diverged there: leave the noise level or the recording out"
+            )
+        values = series.values.copy()
+        values[:1] = np.nan
+        found[key] = replace(series, values=values)
+    return found
+
+
+def read_regressor(
+    source: Artefact, known: Mapping[str, Recording], lengths: Mapping[str, int], model: FitModel, rate: int
+) -> Regressor:
+    """The regressor that `model` wants: IC of one noise level, or pitch surprisal.
+
+    Parameters
+    ----------
+    source : Artefact
+        Of the stage `surprisal` or, for ``driver``, `pitch_surprisal`.
+    known : mapping of recording to Recording
+    lengths : mapping of recording to int
+        Samples at the EEG's rate.
+    model : FitModel
+    rate : int
+        Samples per second of the EEG.
+    """
     notes = {key: recording.notes for key, recording in known.items()}
-    return ic_regressor(read_ic(surprisal), lengths, notes, model.regressor, rate)
+    if model.regressor == "driver":
+        return driver_regressor(read_surprisal(source), lengths, notes, rate)
+    return ic_regressor(whole_ic(source), lengths, notes, model.regressor, rate)

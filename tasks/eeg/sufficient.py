@@ -153,6 +153,7 @@ def regressor_sums(
     layout : Layout
     design : mapping of recording to ndarray, shape (T, P)
     versions : mapping of recording to ndarray, shape (K, T)
+        As long as the recording; like the design they are lagged before parts take their first samples.
     lags : ndarray of int64, shape (L,)
     responses : sequence of ResponseSums
         Subjects of this layout. Each is multiplied on its own, so its bits don't depend on the others.
@@ -171,7 +172,7 @@ def regressor_sums(
     crosses = [np.zeros((n_pieces, count * n_lags, response.totals.shape[1])) for response in responses]
     for piece, parts in enumerate(layout.parts):
         for index, part in enumerate(parts):
-            rows = lagged_rows(versions[part.recording][:, : part.n_samples], lags)
+            rows = lagged_rows(versions[part.recording], lags, part.n_samples)
             stacked = rows.reshape(count, n_lags, part.n_samples)
             reduced[piece] += part.n_trials * (rows @ design[part.recording][: part.n_samples])
             products[piece] += part.n_trials * (stacked @ stacked.swapaxes(1, 2))

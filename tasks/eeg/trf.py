@@ -38,6 +38,17 @@ def fit(bench: Bench, regressor: Regressor, folds: Folds, group: Sequence[Listen
     return [(reduced_scores(folds, own), scores) for own, scores in zip(heard, full, strict=True)]
 
 
+def edge_share(full: Scores, reduced: Scores, n_lambdas: int) -> float:
+    """Share of outer folds in which either model's lambda is the first or the last of several.
+
+    A large share says that the grid is too narrow, and one model may have been held back by it.
+    """
+    if n_lambdas == 1:
+        return 0.0
+    at_edge = [(scores.chosen[0] == 0) | (scores.chosen[0] == n_lambdas - 1) for scores in (full, reduced)]
+    return float((at_edge[0] | at_edge[1]).mean())
+
+
 def _write(bench: Bench, listening: Listening, reduced: Scores, full: Scores) -> dict[str, float]:
     r_full, r_reduced = full.r[0], reduced.r[0]
     rate, lambdas = bench.config.sample_rate_hz, bench.config.trf.lambdas
@@ -64,6 +75,7 @@ def _write(bench: Bench, listening: Listening, reduced: Scores, full: Scores) ->
         "r_reduced": float(r_reduced.mean()),
         "n_pieces": r_full.shape[0],
         "n_channels": r_full.shape[1],
+        "lambda_edge_share": edge_share(full, reduced, len(lambdas)),
     }
 
 
@@ -77,7 +89,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     Parameters
     ----------
     cells : sequence of Cell
-        Config as `FitConfig`; inputs ``eeg``, ``features``, ``corpus``, ``surprisal`` (of the stimuli).
+        Config as `FitConfig`; inputs ``eeg``, ``features``, ``corpus``, ``surprisal`` (of the stimuli), or instead of
+        the last ``pitch_surprisal`` where ``model.regressor`` is ``driver``.
     context : Context
         Hears about progress, and says when to stop.
 
@@ -85,7 +98,7 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     ------
     Result
         Metrics delta_r (median over channels of the mean over pieces), delta_r_max, r_full, r_reduced, n_pieces,
-        n_channels; or why the cell can't be computed.
+        n_channels, lambda_edge_share (see `edge_share`); or why the cell can't be computed.
     """
     done = 0
     for group in by_bench(cells):
@@ -94,19 +107,19 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
         except TaskError as error:
             yield from (Result(cell.signature, failure=str(error)) for cell in group)
             continue
-        for level in by_level(group):
+        for source, level in by_level(group, bench):
             if context.should_stop():
                 raise Stopped
-            for result in _level(bench, level, level[0].input("surprisal")):
+            for result in _level(bench, level, source):
                 done += 1
                 context.progress(done, len(cells), {})
                 yield result
 
 
-def _level(bench: Bench, cells: Sequence[Cell], surprisal: Artefact) -> Iterator[Result]:
+def _level(bench: Bench, cells: Sequence[Cell], source: Artefact) -> Iterator[Result]:
     failed: dict[str, str] = {}
     try:
-        regressor = bench.regressor(surprisal)
+        regressor = bench.regressor(source)
     except TaskError as error:
         yield from (Result(cell.signature, failure=str(error)) for cell in cells)
         return

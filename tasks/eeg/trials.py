@@ -57,7 +57,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A part of the data that is left out, and why."""
+    """A part of the data that is left out, and why; `trial` is ``-`` where it is no trial."""
 
     trial: str
     reason: str
+
+    def __str__(self) -> str:
+        return self.reason if self.trial == "-" else f"trial {self.trial}: {self.reason}"

@@ -9,7 +9,7 @@ from made_audio import corpus_config
 from tasks.audio import corpus
 from tasks.audio.corpus import load_audio, recordings
 from tasks.audio.decoding import fingerprint
-from tasks.contract import Artefact, Cell, Context, Stopped
+from tasks.contract import Artefact, Cell, Context, Stopped, TaskError
 
 
 def open_file(path: str) -> Any:
@@ -91,7 +91,7 @@ def test_any_rate_and_channels_load_as_mono_at_44100(run_cell: Any, audio_file: 
         assert fingerprint(audio) == recording.pcm_fingerprint
         assert recording.path == file["path"]
         assert recording.cluster is recording.notes is recording.file is None
-    assert result.metrics == {"n_recordings": 3, "seconds": 9.0, "n_skipped": 0, "skipped": []}
+    assert result.metrics == {"n_recordings": 3, "seconds": 9.0, "n_skipped": 0, "skipped": [], "overlap": []}
 
 
 def test_unusable_files_are_named_and_the_rest_goes_on(
@@ -163,9 +163,45 @@ def test_within_recording_holds_out_the_end_after_a_gap(run_cell: Any, audio_fil
         assert fingerprint(audio) == parts[split].pcm_fingerprint
     rate = 22_050
     ranges = {split: (part.start_sample / rate, part.duration_s) for split, part in parts.items()}
-    assert ranges == {"train": (0, 11), "dev": (16, 4), "test": (16, 4), "all": (0, 20)}
+    assert ranges == {"train": (0, 11), "dev": (16, 2), "test": (18, 2), "all": (0, 20)}
     assert [parts[split].within_recording for split in ("train", "test", "all")] == [True, True, False]
     assert parts["train"].id == parts["test"].id == "long"
+
+
+def test_dev_and_test_of_a_recording_share_no_sample(run_cell: Any, audio_file: Any) -> None:
+    odd = audio_file("odd.wav", samples=0.1 * np.random.default_rng(0).standard_normal((132_303, 1)))
+    shares = {"gap_s": 0.0, "held_out_share": 0.499}  # 1.5 s are held out: halves of 0.75 s each
+    dataset = {"source": "audio", "path": "x", "split_by": "within_recording"}
+    for split in ("train", "dev", "test"):
+        result, _ = run_cell(corpus.run, corpus_config("x", files=[odd], shares=shares, split=split, **dataset))
+        assert "as much for each half of what is held out" in (result.failure or ""), split
+    longer = audio_file("longer.wav", samples=0.1 * np.random.default_rng(0).standard_normal((220_501, 1)))
+    found = {}
+    for split in ("train", "dev", "test"):
+        config = corpus_config("x", files=[longer], shares=shares, split=split, **dataset)
+        (found[split],) = recordings(run_cell(corpus.run, config)[1])
+    ends = {split: part.start_sample + part.n_samples for split, part in found.items()}
+    assert found["train"].start_sample == 0
+    assert [ends["train"], ends["dev"]] == [found["dev"].start_sample, found["test"].start_sample]
+    assert ends["test"] == 220_501
+    assert min(part.n_samples for part in found.values()) >= 44_100
+
+
+def test_a_file_that_was_edited_in_place_is_not_loaded(run_cell: Any, audio_file: Any) -> None:
+    file = audio_file("a.wav", seconds=12, channels=1, seed=1)
+    dataset = {"source": "audio", "path": "x", "split_by": "within_recording", "split": "train"}
+    config = corpus_config("train", files=[file], shares={"gap_s": 0.0}, **dataset)
+    _, made = run_cell(corpus.run, config)
+    (recording,) = recordings(made)
+    assert load_audio(recording, made, open_file).shape == (423_360,)
+    content = bytearray(Path(file["path"]).read_bytes())
+    content[-400:] = bytes(400)  # outside of this part
+    Path(file["path"]).write_bytes(content)
+    load_audio(recording, made, open_file)
+    content[1000:1400] = bytes(400)
+    Path(file["path"]).write_bytes(content)
+    with pytest.raises(TaskError, match=r"a\.wav: its audio changed since the corpus was made"):
+        load_audio(recording, made, open_file)
 
 
 def test_no_file_in_the_split_is_a_failure_that_says_so(run_cell: Any, audio_file: Any) -> None:

@@ -110,3 +110,9 @@ def test_fingerprints_are_of_sound_and_not_of_files() -> None:
     assert fingerprint(changed) != fingerprint(wav)
     assert fingerprint(wav[:-1]) != fingerprint(wav)
     assert len(fingerprint(wav)) == 32
+
+
+@pytest.mark.parametrize("rate", [1, 3_999, 400_001, 2_000_000_000])
+def test_impossible_sampling_rates_are_refused(rate: int) -> None:
+    with pytest.raises(TaskError, match=f"sampling rate {rate} Hz: 4000 to 400000 Hz are allowed"):
+        probe(BytesIO(encoded(noise(100), rate=rate, form="WAV")))

@@ -58,9 +58,11 @@ def test_the_same_sound_is_named(recorded: Any, audio_file: Any) -> None:
 def test_parts_of_one_recording_are_disjoint_until_they_overlap(recorded: Any, audio_file: Any) -> None:
     files = [audio_file("a.wav", seconds=10)]
     parts = {
-        split: recorded(split, files, split=split, split_by="within_recording") for split in ("train", "test", "all")
+        split: recorded(split, files, split=split, split_by="within_recording")
+        for split in ("train", "dev", "test", "all")
     }
-    assert check_disjoint({"train": parts["train"], "stimuli": parts["test"]}) == []
+    assert check_disjoint({"train": parts["train"], "validation": parts["dev"], "stimuli": parts["test"]}) == []
+    assert check_disjoint({"train": parts["dev"], "stimuli": parts["test"]}) == []
     overlap = check_disjoint({"train": parts["all"], "stimuli": parts["test"]})
     assert overlap == ["stimuli: a is a part of the file of a that train holds too"]
 

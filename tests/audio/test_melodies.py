@@ -5,16 +5,17 @@ from typing import Any
 import mido
 import numpy as np
 import pytest
+from made_audio import corpus_config
 
-from tasks.audio import melodies
+from tasks.audio import corpus, melodies
 from tasks.audio.melodies import Tune, monophonic, read_chorales
 from tasks.contract import Context, Stopped, TaskError
 
 SPLIT = {"train": 0.6, "dev": 0.2, "ngram": 6, "overlap": 0.3}
 
 
-def note(pitch: int, wait: int, length: int, channel: int = 0) -> list[mido.Message]:
-    on = mido.Message("note_on", note=pitch, velocity=64, time=wait, channel=channel)
+def note(pitch: int, wait: int, length: int, channel: int = 0, velocity: int = 64) -> list[mido.Message]:
+    on = mido.Message("note_on", note=pitch, velocity=velocity, time=wait, channel=channel)
     return [on, mido.Message("note_off", note=pitch, time=length, channel=channel)]
 
 
@@ -67,7 +68,7 @@ def test_midi_times_follow_the_tempo_map(run_cell: Any, midi_file: Any) -> None:
     melody = [*note(60, 0, 480), *note(62, 480, 240), *note(64, 0, 480)]
     result, tunes = run_cell(melodies.run, config(midi_file("a.mid", [tempo(60), tempo(120, 960)], melody)))
     (tune,) = json.loads(tunes.read_bytes("tunes.json"))["tunes"]
-    assert tune["notes"] == [[0.0, 1.0, 60], [2.0, 0.25, 62], [2.25, 0.5, 64]]
+    assert tune["notes"] == [[0.0, 1.0, 60, 64], [2.0, 0.25, 62, 64], [2.25, 0.5, 64, 64]]
     assert (tune["id"], tune["time_unit"], tune["cluster"], tune["split"]) == ("a", "second", 0, "train")
     assert result.metrics == {"n_tunes": 1, "n_clusters": 1, "n_notes": 3, "n_skipped": 0}
 
@@ -75,13 +76,13 @@ def test_midi_times_follow_the_tempo_map(run_cell: Any, midi_file: Any) -> None:
 def test_midi_without_tempo_plays_at_120_and_drums_are_left_out(run_cell: Any, midi_file: Any) -> None:
     file = midi_file("a.mid", [*note(60, 480, 480)], note(40, 0, 480, channel=9))
     _, tunes = run_cell(melodies.run, config(file))
-    assert json.loads(tunes.read_bytes("tunes.json"))["tunes"][0]["notes"] == [[0.5, 0.5, 60]]
+    assert json.loads(tunes.read_bytes("tunes.json"))["tunes"][0]["notes"] == [[0.5, 0.5, 60, 64]]
 
 
 def test_a_note_without_an_end_lasts_until_the_end_of_the_file(run_cell: Any, midi_file: Any) -> None:
     messages = [mido.Message("note_on", note=60, velocity=64, time=0), mido.MetaMessage("end_of_track", time=960)]
     _, tunes = run_cell(melodies.run, config(midi_file("a.mid", messages)))
-    assert json.loads(tunes.read_bytes("tunes.json"))["tunes"][0]["notes"] == [[0.0, 1.0, 60]]
+    assert json.loads(tunes.read_bytes("tunes.json"))["tunes"][0]["notes"] == [[0.0, 1.0, 60, 64]]
 
 
 def test_broken_and_empty_midi_is_named_and_the_rest_goes_on(
@@ -164,3 +165,29 @@ def test_monophonic_cuts_overlaps_and_keeps_the_highest_of_a_chord() -> None:
     assert monophonic(notes) == ((0.0, 1.0, 62), (1.0, 2.0, 65), (4.0, 1.0, 60))
     with pytest.raises(TaskError, match="no notes"):
         monophonic([(0.0, 0.0, 60)])
+
+
+def test_monophonic_keeps_the_velocity_of_the_note_that_stays() -> None:
+    notes = [(0.0, 2.0, 60, 90), (0.0, 2.0, 64, 30), (1.0, 1.0, 62, 127)]
+    assert monophonic(notes) == ((0.0, 1.0, 64, 30), (1.0, 1.0, 62, 127))
+
+
+def test_velocities_of_midi_are_kept_and_heard(run_cell: Any, midi_file: Any) -> None:
+    velocities = [127, 64, 90, 127, 40, 1]
+    line = [message for velocity in velocities for message in note(69, 0, 480, velocity=velocity)]
+    _, tunes = run_cell(melodies.run, config(midi_file("chorale001.mid", [tempo(120), *line])))
+    (tune,) = json.loads(tunes.read_bytes("tunes.json"))["tunes"]
+    assert [note[3] for note in tune["notes"]] == velocities
+    _, made = run_cell(corpus.run, corpus_config("train", source="midi", path="x"), {"tunes": tunes})
+    (recording,) = corpus.recordings(made)
+    assert recording.notes == tuple((0.5 * k, 0.5, 69) for k in range(6))
+    audio = corpus.load_audio(recording, made, Context().open_file)
+    peaks = np.abs(audio[: 6 * 22_050].reshape(6, -1)).max(axis=1)
+    expected_db = [max(20 * np.log10(velocity / 127), -9.0) for velocity in velocities]
+    np.testing.assert_allclose(20 * np.log10(peaks / peaks[0]), expected_db, atol=0.01)
+
+
+def test_a_file_whose_damaged_times_last_for_hours_is_skipped(run_cell: Any, midi_file: Any) -> None:
+    hours = midi_file("hours.mid", [*note(60, 0, 480), *note(62, 480 * 2 * 7200, 480)])
+    result, _ = run_cell(melodies.run, config(hours))
+    assert "hours.mid: it ends after 7201 s: up to 3600 s are allowed" in str(result.failure)

@@ -98,3 +98,14 @@ def test_a_very_short_note_is_played() -> None:
     audio, played = play([(0.0, 1e-6, 60), (0.1, 0.2, 62)])
     assert played[0][1] == 1 / 44_100
     assert np.isfinite(audio).all()
+
+
+def test_a_velocity_sets_the_level_within_the_range_and_draws_stay_those_of_the_stream() -> None:
+    levels = PLAIN.model_copy(update={"velocity_db": (-12.0, -3.0)})
+    struck = [(0.5 * i, 0.5, 60, velocity) for i, velocity in enumerate([127, 100, 60, 20, 1])]
+    audio, played = play(struck, levels)
+    peaks = np.abs(audio[: 5 * 22_050].reshape(5, -1)).max(axis=1)
+    assert 20 * np.log10(peaks / peaks[0]) == pytest.approx([0, -2.076, -6.513, -9, -9], abs=0.01)
+    assert played == [(0.5 * i, 0.5, 60) for i in range(5)]
+    again, _ = play(struck, levels, "another stream")
+    assert audio.tobytes() == again.tobytes()

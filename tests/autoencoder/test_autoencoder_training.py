@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +80,60 @@ def test_tanh_noise_keeps_the_scale_of_the_base(train: Train, tanh_base: Artefac
     assert float(tanh_base.metrics["latent_std"]) < 1
     arm = train("tanh-decoder", "tanh", base=tanh_base, applied_to="decoder")
     assert arm.metrics["realised_snr_db"] == pytest.approx(0.0, abs=0.5)
+
+
+def test_a_frozen_encoder_is_as_loud_as_the_base_exactly(train: Train, base: Artefact, tanh_base: Artefact) -> None:
+    for name, of in (("layernorm", base), ("tanh", tanh_base)):
+        arm = train(f"{name}-frozen", name, base=of, applied_to="decoder")
+        assert arm.metrics["latent_std"] == of.metrics["latent_std"]
+        assert arm.metrics["realised_snr_db"] == 0.0
+
+
+def test_noised_arms_are_validated_through_their_noise_and_without(train: Train, base: Artefact) -> None:
+    arm, none = train("noised", base=base, applied_to="decoder"), train("plain", base=base, applied_to="none")
+    clean = arm.metrics["validation_distance_clean"]
+    assert math.isfinite(clean)
+    assert clean != arm.metrics["validation_distance"]
+    assert "validation_distance_clean" not in none.metrics
+    rows = list(csv.DictReader(io.StringIO(arm.read_bytes("curve.csv").decode())))
+    assert float(rows[-1]["validation_distance_clean"]) == clean
+
+
+def test_clean_validation_of_an_untrained_arm_is_that_of_an_arm_without_noise(train: Train, base: Artefact) -> None:
+    """Nothing is learned at a learning rate this small, so the two differ in the noise of validation alone."""
+    still = {"learning_rate": 1e-30}
+    arm = train("noised", base=base, applied_to="decoder", **still)
+    none = train("plain", base=base, applied_to="none", **still)
+    assert arm.metrics["validation_distance_clean"] == none.metrics["validation_distance"]
+    assert arm.metrics["validation_distance"] != none.metrics["validation_distance"]
+
+
+def test_a_diverged_training_fails_and_stores_nothing(
+    corpora: dict[str, Artefact], base: Artefact, tmp_path: Path
+) -> None:
+    settings = base.config["training"] | {"learning_rate": 1e30, "steps": 6}
+    config = base.config | {"training": settings}
+    (result,) = training.run([Cell("lost", "autoencoder_base", config, corpora, tmp_path)], Context())
+    assert result.failure is not None
+    assert "diverged" in result.failure
+    assert "at step 6" not in result.failure  # it doesn't wait for the last step's validation
+    assert "smaller learning_rate (now 1e+30)" in result.failure
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("statistics", "said"), [((0.0, math.nan), "latent_std is nan"), ((0.0, 0.0), "collapsed")])
+def test_unusable_latents_fail_and_store_nothing(
+    corpora: dict[str, Artefact],
+    base: Artefact,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    statistics: tuple[float, float],
+    said: str,
+) -> None:
+    monkeypatch.setattr(training._Training, "_statistics", lambda self: statistics)
+    (result,) = training.run([Cell("lost", "autoencoder_base", base.config, corpora, tmp_path)], Context())
+    assert said in (result.failure or "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_curve_has_a_row_per_step_and_ends_with_a_validation(base: Artefact) -> None:

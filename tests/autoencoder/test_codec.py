@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -96,3 +97,18 @@ def test_a_corpus_of_silence_fails_by_name(base: Artefact, tmp_path: Path) -> No
     (result,) = codec.run([cell], Context())
     assert result.failure is not None
     assert "nothing: the recording is silent" in result.failure
+
+
+def test_a_corpus_whose_file_changed_fails_instead_of_going_on_without_it(base: Artefact, tmp_path: Path) -> None:
+    made = corpus("stimuli", {"a": melody(0, 1.0), "b": melody(1, 1.0)})
+    listed = json.loads(made.read_bytes("corpus.json"))
+    outside = tmp_path / "b.flac"
+    outside.write_bytes(made.read_bytes("b.flac"))
+    listed["recordings"][1] |= {"file": None, "path": str(outside), "pcm_fingerprint": "of what it was"}
+    files = {"a.flac": made.read_bytes("a.flac"), "corpus.json": json.dumps(listed).encode()}
+    changed = Artefact("changed", "corpus", made.config, {}, lambda name: io.BytesIO(files[name]))
+    (tmp_path / "out").mkdir()
+    cell = Cell("latents", "latents", {}, {"autoencoder": base, "corpus": changed}, tmp_path / "out")
+    (result,) = codec.run([cell], Context())
+    assert f"{outside}: its audio changed" in (result.failure or "")
+    assert not list((tmp_path / "out").iterdir())

@@ -69,3 +69,10 @@ def test_loss_is_weighted_by_the_step_and_blames_only_the_noisier_point() -> Non
     expected = consistency.pseudo_huber(student, teacher)[0] / (far - near)[0]
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
     assert torch.autograd.grad(loss, gain)[0] == torch.autograd.grad(expected, gain)[0]
+
+
+def test_a_network_that_is_lost_has_no_loss_of_nothing() -> None:
+    clean, noise = spectra(2, 2, 1024, 8), torch.ones(2, 2, 1024, 8)
+    index = torch.tensor([0.4, 0.6])
+    losses = consistency.losses(lambda x, _: x * float("nan"), clean, noise, index, 0.05)
+    assert bool(losses.isnan().all())

@@ -145,7 +145,17 @@ def test_a_stimulus_without_a_trial_is_named(tmp_path: Path, corpus: Artefact) -
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("a,b\n1,audio1\n", "columns"), ("trial,recording\nx,audio1\n", "'x'"), ("trial,recording\n1,a\n1,b\n", "once")],
+    [
+        ("a,b\n1,audio1\n", "columns"),
+        ("trial,recording\nx,audio1\n", "'x'"),
+        ("trial,recording\n1,a\n1,b\n", "once"),
+        ("trial;recording\n1;audio1\n", r"found: columns trial;recording and 1 row"),
+        ("trial,recording\n", "found: columns trial, recording and 0 row"),
+        ("", "found: nothing"),
+        ("trial,recording\n1,audio1\n\u00b2,audio2\n", "row 2: trial '\u00b2'"),
+        ("trial,recording\n1,audio1\n,audio2\n", "row 2: trial ''"),
+        ("trial,recording\n-1,audio1\n", "row 1: trial '-1'"),
+    ],
 )
 def test_broken_tables_are_refused(tmp_path: Path, corpus: Artefact, text: str, reason: str) -> None:
     table = tmp_path / "trials.csv"
@@ -253,3 +263,41 @@ def test_sample_of_another_library_is_read(corpus: Artefact) -> None:
     # its first electrode is the vertex
     assert found.sensors.positions is not None
     np.testing.assert_allclose(found.sensors.positions[0], [0, 0, 0.095], atol=1e-4)
+
+
+def test_a_table_that_is_no_text_or_no_file_is_refused(tmp_path: Path, corpus: Artefact) -> None:
+    path, table = write_subject(tmp_path, subject_struct()), tmp_path / "trials.csv"
+    with pytest.raises(TaskError, match=r"trials\.csv: can't be opened \(No such file"):
+        read(corpus, path, table=str(table))
+    table.write_bytes(b"\xff\xfet\x00r\x00")
+    with pytest.raises(TaskError, match=r"trials\.csv: not a csv file in UTF-8"):
+        read(corpus, path, table=str(table))
+    with pytest.raises(TaskError, match="can't be opened"):
+        read(corpus, path, table=str(tmp_path))
+
+
+def test_a_misspelt_recording_gets_the_nearest_spelling(tmp_path: Path, corpus: Artefact) -> None:
+    table = tmp_path / "trials.csv"
+    table.write_text("trial,recording\n1,audoi1.flac\n2,audio2\n")
+    found = read(corpus, write_subject(tmp_path, subject_struct()), table=str(table))
+    assert str(found.skipped[0]) == (
+        "trial 1: heard audoi1.flac, which is not among the stimuli; did you mean audio1.flac?"
+    )
+
+
+def test_a_trial_that_is_no_matrix_of_numbers_is_named(tmp_path: Path, corpus: Artefact) -> None:
+    struct = subject_struct(1)
+    struct["data"][0, 1] = "a word"
+    found = read(corpus, write_subject(tmp_path, struct))
+    assert [trial.recording for trial in found.trials] == ["audio1", "audio10"]
+    assert [str(part) for part in found.skipped] == ["trial 2: is empty, or no matrix of numbers (samples x channels)"]
+    for wrong in ("words", cells(["a", "b", "c"]), np.zeros((0, 0))):
+        with pytest.raises(TaskError, match=r"dataSub1\.mat: not a CND file"):
+            read(corpus, write_subject(tmp_path, {**struct, "data": wrong}))
+
+
+@pytest.mark.parametrize("padding", [-3.0, float("nan"), float("inf")])
+def test_impossible_padding_is_refused(tmp_path: Path, corpus: Artefact, padding: float) -> None:
+    path = write_subject(tmp_path, {**subject_struct(1), "paddingStartSample": padding})
+    with pytest.raises(TaskError, match=r"dataSub1\.mat: eeg\.paddingStartSample is (-3|nan|inf)"):
+        read(corpus, path)

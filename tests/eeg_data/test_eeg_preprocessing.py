@@ -136,3 +136,9 @@ def test_names_of_the_cap_are_known_in_both_forms() -> None:
     np.testing.assert_array_equal(positions_for(("Cz", "fp1")), cap.positions[[cap.names.index("Cz"), 0]])
     np.testing.assert_array_equal(positions_for(("A1", "B32")), cap.positions[[0, 63]])
     assert positions_for(("Cz", "EXG1")) is None
+
+
+def test_one_channel_cannot_be_its_own_reference() -> None:
+    one = trial(np.random.default_rng(0).normal(size=(1, 512 * 22)))
+    with pytest.raises(TaskError, match="one channel less its own average is nothing"):
+        clean(one, Sensors(("a",), None), CONFIG, "average")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from made_up_world import RATE, World, finished
+from made_up_world import FRAME_S, RATE, World, finished
 
 from tasks.contract import Artefact, Cell, Context
 from tasks.eeg.canaries import judge_channels, run
@@ -24,7 +25,7 @@ LAGS_S = np.arange(-4, 17) / RATE
 
 def planted_kernel() -> Array:
     z = (LAGS_S - 0.15) / 0.05
-    return np.where(LAGS_S >= 0, (1 - z**2) * np.exp(-(z**2) / 2), 0.0)
+    return np.asarray(np.where(LAGS_S >= 0, (1 - z**2) * np.exp(-(z**2) / 2), 0.0))
 
 
 def answering(world: World, series: dict[str, Array], weights: Array) -> Callable[[str], Array]:
@@ -43,14 +44,19 @@ def setting(world: World) -> dict[str, Any]:
     return {"model": world.config()["model"], "alpha": 0.05, "variant": "v", "noise_level": LEVEL}
 
 
-def judged(world: World, eegs: dict[str, Artefact], folder: Path) -> dict[str, Any]:
-    trf, null, listeners = [], [], []
+def judged(world: World, eegs: dict[str, Artefact], folder: Path, ic: Artefact | None = None) -> dict[str, Any]:
+    """Verdict after both stages; `ic` takes the place of the level's own."""
+    trf: list[Artefact] = []
+    null: list[Artefact] = []
+    listeners = []
     for place, (kind, eeg) in enumerate(eegs.items()):
         for into, stage, entry, config in (
             (trf, "trf", fit, world.config()),
             (null, "permutations", permute, world.null_config(N_PERMUTATIONS)),
         ):
             cell = world.cell(folder, stage, eeg, LEVEL, config)
+            if ic is not None:
+                cell = replace(cell, inputs={**cell.inputs, "surprisal": ic})
             [result] = entry([cell], Context())
             into.append(finished(cell, result))
         listeners.append({"kind": kind, "trf": place, "permutations": [place], "eeg": place})
@@ -62,6 +68,11 @@ def judged(world: World, eegs: dict[str, Artefact], folder: Path) -> dict[str, A
     assert result.failure is None, result.failure
     written: dict[str, Any] = json.loads((out / "canaries.json").read_text())
     assert result.metrics["verdict"] == written["verdict"]
+    for listener in written["listeners"]:
+        if listener["kind"] == "positive":
+            assert result.metrics["positive_delta_r"] == listener["delta_r"] == trf[-1].metrics["delta_r"]
+            assert listener["delta_r_max"] == trf[-1].metrics["delta_r_max"]
+            assert f"delta_r = {listener['delta_r']:.2g}, " in written["sentence"]
     return written
 
 
@@ -121,6 +132,32 @@ def test_red_when_the_planted_response_is_lost(world: World, tmp_path: Path) -> 
     result = judged(world, {"positive": positive(world, 0.0)}, tmp_path)
     assert result["verdict"] == "red"
     assert "NOT recovered" in result["sentence"]
+
+
+SMALL = 0.15
+"""Strength that makes a delta_r of some hundredths, as the study's default does."""
+
+
+def test_green_at_a_small_effect(world: World, tmp_path: Path) -> None:
+    result = judged(world, {"positive": positive(world, SMALL)}, tmp_path)
+    assert 0.02 < result["listeners"][0]["delta_r"] < 0.06
+    assert result["verdict"] == "green", result["sentence"]
+
+
+def test_red_when_responses_are_cut_to_a_tenth(world: World, tmp_path: Path) -> None:
+    result = judged(world, {"positive": positive(world, SMALL / 10)}, tmp_path)
+    assert result["verdict"] == "red", result["sentence"]
+
+
+def test_red_when_ic_comes_two_seconds_late(world: World, tmp_path: Path) -> None:
+    late = {}
+    for piece, values in world.ic(LEVEL).items():
+        late[piece] = np.roll(values, round(2 / FRAME_S))
+        late[piece][np.isnan(late[piece])] = np.nanmean(values)
+        late[piece][0] = np.nan
+    result = judged(world, {"positive": positive(world, SMALL)}, tmp_path, world.surprisal_artefact(LEVEL, late))
+    assert result["verdict"] == "red", result["sentence"]
+    assert result["listeners"][0]["p"] > 0.05
 
 
 def test_red_when_the_kernel_is_upside_down(world: World, tmp_path: Path) -> None:

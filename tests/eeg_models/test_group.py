@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from safetensors.numpy import save
 
 from tasks.contract import Artefact, Cell, Context, Result
 from tasks.eeg.group import run, run_tests
-from tasks.eeg.maxima import p_value, sign_flip_p
+from tasks.eeg.maxima import sign_flip_p
 
 Array = np.ndarray[Any, Any]
 CHANNELS = ("Fz", "Cz", "Pz")
@@ -25,6 +27,7 @@ class Study:
     """Made-up fits and nulls: `gain` (S, levels, C), `null` (S, B, levels, C)."""
 
     def __init__(self, gain: Array, null: Array | None, channels: Sequence[Sequence[str]] | None = None) -> None:
+        self.pieces: dict[tuple[str, float], str] = {}
         self.names = [f"S{number + 1:02d}" for number in range(len(gain))]
         self.channels = channels or [CHANNELS] * len(gain)
         self.trf: list[Artefact] = []
@@ -43,10 +46,10 @@ class Study:
                         config = {"first": first, "count": count}
                         self.permutations.append(artefact("permutations", f"p{len(self.permutations)}", files, config))
                 entries.append({"subject": name, "trf": len(self.trf), "permutations": blocks})
-                self.trf.append(self._fit(subject, gain[subject, place]))
+                self.trf.append(self._fit(subject, level, gain[subject, place]))
             self.conditions.append({"variant": "aligned", "noise_level": level, "subjects": entries})
 
-    def _fit(self, subject: int, gain: Array) -> Artefact:
+    def _fit(self, subject: int, level: float, gain: Array) -> Artefact:
         reduced = np.full((4, gain.size), 0.05)
         arrays = {
             "r_full": reduced + gain,
@@ -54,9 +57,13 @@ class Study:
             "kernel": np.zeros((2, gain.size)),
             "lags_s": np.zeros(2),
         }
-        table = {"subject": self.names[subject], "pieces": list("abcd"), "channels": list(self.channels[subject])}
-        files = {"trf.safetensors": save(arrays), "trf.json": json.dumps(table).encode()}
-        return artefact("trf", f"t{len(self.trf)}", files)
+        name, channels = self.names[subject], list(self.channels[subject])
+
+        def read(file: str) -> io.BytesIO:
+            table = {"subject": name, "pieces": list(self.pieces.get((name, level), "abcd")), "channels": channels}
+            return io.BytesIO(save(arrays) if file == "trf.safetensors" else json.dumps(table).encode())
+
+        return Artefact(f"t{len(self.trf)}", "trf", {}, {}, read)
 
     def eeg(self, simulated: bool) -> list[Artefact]:
         made = []
@@ -131,17 +138,23 @@ def test_numbers_without_a_test_by_hand(tmp_path: Path) -> None:
 
 def test_both_tests_equal_loops() -> None:
     gain, null = made_up(6, 0.001, 19)
-    tests = run_tests(gain, null)
+    null[..., 0] *= 3
+    tests = run_tests(gain, null, 0.05)
     values = np.concatenate([gain.mean(axis=0)[None], null.mean(axis=0)])
     z = (values - values.mean(axis=0)) / values.std(axis=0, ddof=1)
     for condition in range(2):
         for channel in range(3):
             b = sum(z[1 + k].max() >= z[0, condition, channel] for k in range(19))
             assert tests.exceeding[condition, channel] == b
+            assert tests.p_stimulus[condition, channel] == (1 + b) / 20
     assert tests.p_subject is not None
+    own = np.array([[null[:, :, i, j].std(axis=1) for j in range(3)] for i in range(2)])
+    spread = np.sqrt((own**2).mean(axis=2))
     excess = gain - null.mean(axis=1)
-    np.testing.assert_allclose(tests.p_subject.ravel(), sign_flip_p(excess.reshape(6, 6)))
-    assert float(p_value(tests.exceeding.min(), 19)) >= 0.05
+    flips = [np.einsum("s,sij->ij", np.array(signs), excess) / spread for signs in product((1, -1), repeat=6)]
+    for place in product(range(2), range(3)):
+        expected = np.mean([flip.max() >= flips[0][place] - 1e-9 for flip in flips])
+        assert tests.p_subject[place] == pytest.approx(expected)
 
 
 def test_excess_finds_what_raw_delta_r_hides() -> None:
@@ -149,10 +162,44 @@ def test_excess_finds_what_raw_delta_r_hides() -> None:
     gain, null = made_up(8, 0.0)
     gain[:, 0, 2] = -0.0005
     assert (gain[:, 0, 2] < 0).all()
-    tests = run_tests(gain, null)
+    tests = run_tests(gain, null, 0.05)
     assert tests.p_subject is not None
     assert tests.p_subject[0, 2] <= 0.05
-    assert sign_flip_p(gain.reshape(8, -1)).min() > 0.5
+    assert sign_flip_p(gain.reshape(8, -1), np.ones(6)).min() > 0.5
+
+
+def test_six_subjects_reach_a_claim_among_many_channels() -> None:
+    """The size of a real study: 4 variants x 6 levels x 64 channels, an effect at a few channels of one condition."""
+    random = np.random.default_rng(4)
+    null = 0.004 * random.normal(size=(6, 99, 24, 64))
+    gain = 0.004 * random.normal(size=(6, 24, 64))
+    gain[:, 5, 10:16] += 0.012
+    p = run_tests(gain, null, 0.05).p
+    assert p is not None
+    assert (p[5, 10:16] <= 0.05).sum() >= 4
+    assert p[np.arange(24) != 5].min() > 0.05
+
+
+def test_both_tests_must_agree_on_one_channel(tmp_path: Path) -> None:
+    """Each test finds a channel of the condition, and not the same one."""
+    gain, null = np.zeros((12, 2, 3)), 0.001 * np.random.default_rng(3).normal(size=(12, 99, 2, 3))
+    null -= null.mean(axis=1, keepdims=True)
+    gain[:, 1, 0] = [0.003, -0.001] * 6
+    gain[:, 1, 2] = 0.0016
+    shared = 0.001 * np.random.default_rng(4).normal(size=(1, 99, 2))
+    null[..., 2] = shared - shared.mean(axis=1, keepdims=True)
+    result, group = Study(gain, null).run(tmp_path)
+    condition = group["conditions"][1]
+    stimulus, subject = condition["p_stimulus_by_channel"], condition["p_subject_by_channel"]
+    assert stimulus[0] <= 0.05 < subject[0]
+    assert subject[2] <= 0.05 < stimulus[2]
+    assert condition["p_by_channel"] == [max(pair) for pair in zip(stimulus, subject, strict=True)]
+    assert condition["p_stimulus"] == min(stimulus)
+    assert condition["p_subject"] == min(subject)
+    assert condition["p"] == min(condition["p_by_channel"]) > 0.05
+    assert not condition["claimed"]
+    assert condition["significant_channels"] == []
+    assert result.metrics["n_claimed"] == 0
 
 
 def test_nothing_is_said_first_when_nothing_is_found(tmp_path: Path) -> None:
@@ -175,11 +222,39 @@ def test_fewer_than_five_subjects_are_refused(tmp_path: Path) -> None:
     assert strong["p_stimulus"] == 0.01
     assert strong["p_subject"] is None
     assert strong["p"] is None
+    assert strong["p_by_channel"] is None
+    assert strong["p_subject_by_channel"] is None
     assert not strong["claimed"]
     assert strong["significant_channels"] == []
     assert "fewer than 5" in group["refused"]
     assert group["verdict"].startswith("Nothing is claimed: 4 complete subject(s)")
     assert result.metrics["p_min"] is None
+
+
+def test_a_smaller_alpha_needs_more_subjects(tmp_path: Path) -> None:
+    _, group = Study(*made_up(6, 0.01, 199)).run(tmp_path, alpha=0.01)
+    assert "fewer than 7 can't reach p = 0.01" in group["refused"]
+    assert not group["conditions"][1]["claimed"]
+    (tmp_path / "7").mkdir()
+    _, group = Study(*made_up(7, 0.01, 199)).run(tmp_path / "7", alpha=0.01)
+    assert group["conditions"][1]["claimed"]
+
+
+def test_pieces_must_be_equal_over_conditions(tmp_path: Path) -> None:
+    study = Study(*made_up(7, 0.004))
+    study.pieces["S03", LEVELS[1]] = "abde"
+    study.pieces["S05", LEVELS[0]] = study.pieces["S05", LEVELS[1]] = "abef"
+    _, group = study.run(tmp_path)
+    [lost] = group["missing"]
+    assert lost["subject"] == "S03"
+    assert "c, e" in lost["reason"]
+    assert "same pieces" in lost["reason"]
+    assert "S03" not in group["subjects"]
+    assert group["pieces"]["S01"] == list("abcd")
+    assert group["pieces"]["S05"] == list("abef")
+    of_others = [entry["piece"] for entry in group["pieces_missing"] if entry["subject"] == "S01"]
+    own = [entry["piece"] for entry in group["pieces_missing"] if entry["subject"] == "S05"]
+    assert (own, of_others) == (["c", "d"], ["e", "f"])
 
 
 def test_incomplete_subjects_are_named_and_left_out(tmp_path: Path) -> None:

@@ -7,7 +7,15 @@ from itertools import product
 import numpy as np
 import pytest
 
-from tasks.eeg.maxima import clopper_pearson, exceedances, p_value, sign_flip_p, sign_flips, studentised
+from tasks.eeg.maxima import (
+    clopper_pearson,
+    exceedances,
+    least_subjects,
+    p_value,
+    sign_flip_p,
+    sign_flips,
+    studentised,
+)
 
 
 def test_p_counts_the_observed_value() -> None:
@@ -54,23 +62,41 @@ def test_all_flips_are_enumerated_once() -> None:
 def test_sign_flip_of_one_test_by_hand() -> None:
     values = np.array([[1.0], [2.0], [3.0], [-0.5], [4.0]])
     expected = np.mean([np.dot(signs, values[:, 0]) >= values.sum() - 1e-9 for signs in product((1, -1), repeat=5)])
-    assert sign_flip_p(values)[0] == expected == 2 / 32
-    assert sign_flip_p(np.abs(values))[0] == 1 / 32
+    assert sign_flip_p(values, np.ones(1))[0] == expected == 2 / 32
+    assert sign_flip_p(np.abs(values), np.ones(1))[0] == 1 / 32
 
 
-def test_sign_flip_corrects_over_tests_like_t() -> None:
-    """Against a loop over flips with Student's t."""
+def test_sign_flip_corrects_over_tests_in_units_of_their_spread() -> None:
+    """Against a loop over flips."""
     random = np.random.default_rng(0)
-    values = random.normal(0.4, 1.0, size=(6, 3))
+    spread = np.array([0.1, 1.0, 5.0])
+    values = spread * random.normal(0.4, 1.0, size=(6, 3))
+    maxima = [(np.array(signs) @ (values / spread)).max() for signs in product((1, -1), repeat=6)]
+    expected = [(np.array(maxima) >= one - 1e-9).mean() for one in (values / spread).sum(axis=0)]
+    np.testing.assert_allclose(sign_flip_p(values, spread), expected)
+    np.testing.assert_allclose(sign_flip_p(values * [1, 7, 9], spread * [1, 7, 9]), expected)
 
-    def t(data: np.ndarray) -> np.ndarray:
-        return data.mean(axis=0) / (data.std(axis=0, ddof=1) / 6**0.5)
 
-    maxima = [t(values * np.array(signs)[:, None]).max() for signs in product((1, -1), repeat=6)]
-    expected = [(np.array(maxima) >= one - 1e-9).mean() for one in t(values)]
-    np.testing.assert_allclose(sign_flip_p(values), expected)
+def test_six_subjects_find_an_effect_among_hundreds_of_tests() -> None:
+    """A ratio like Student's t can't exceed sqrt(6), which chance reaches somewhere among so many tests."""
+    found, false = 0, 0
+    for number in range(40):
+        random = np.random.default_rng(number)
+        values = random.normal(size=(6, 600))
+        false += sign_flip_p(values, np.ones(600)).min() <= 0.05
+        values[:, 7] += 3.0
+        found += sign_flip_p(values, np.ones(600))[7] <= 0.05
+    assert found >= 36
+    assert false <= 5
 
 
 def test_equal_values_of_all_subjects_reach_the_smallest_p() -> None:
-    assert sign_flip_p(np.full((5, 1), 0.002))[0] == 1 / 32
-    assert sign_flip_p(np.zeros((5, 2))).tolist() == [1.0, 1.0]
+    assert sign_flip_p(np.full((5, 1), 0.002), np.full(1, 0.001))[0] == 1 / 32
+    assert sign_flip_p(np.zeros((5, 2)), np.ones(2)).tolist() == [1.0, 1.0]
+    assert sign_flip_p(np.ones((5, 2)), np.zeros(2)).tolist() == [1.0, 1.0], "a test without spread finds nothing"
+
+
+@pytest.mark.parametrize(("alpha", "n"), [(0.5, 5), (0.05, 5), (1 / 32, 5), (0.03, 6), (0.01, 7), (0.001, 10)])
+def test_least_subjects_can_reach_alpha(alpha: float, n: int) -> None:
+    assert least_subjects(alpha) == n
+    assert sign_flip_p(np.ones((n, 1)), np.ones(1))[0] <= alpha

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,18 @@ from made_up_world import RATE, World
 from safetensors.numpy import load
 
 from tasks.contract import Context, Stopped, TaskError
+from tasks.eeg.jobs import Bench
 from tasks.eeg.lags import lag_samples, lagged
-from tasks.eeg.permutation import Explainer, Split, batches, correlation_time_s, run, shift_range, shifted
+from tasks.eeg.permutation import (
+    Explainer,
+    Split,
+    batches,
+    check_reach,
+    correlation_time_s,
+    run,
+    shift_range,
+    shifted,
+)
 from tasks.eeg.regressors import Regressor, ic_regressor
 from tasks.seeds import numpy_stream
 
@@ -50,7 +61,7 @@ def test_only_the_residual_moves_and_only_where_ic_is(form: str) -> None:
         where = np.flatnonzero(split.present[piece])
         smallest, n_shifts = shift_range(where.size, N_LAGS, 2.0, RATE, piece)
         for row, number in enumerate([3, 4]):
-            shift = smallest + int(numpy_stream(7, "shift", number, piece).integers(n_shifts))
+            shift = smallest + int(n_shifts * numpy_stream(7, "shift", number, piece).random())
             moved = versions[piece][row] - split.fit[piece]
             np.testing.assert_allclose(moved[where], np.roll(split.residual[piece][where], shift), atol=1e-12)
             assert not versions[piece][row][~split.present[piece]].any()
@@ -61,10 +72,50 @@ def test_shifts_are_uniform_and_far_from_0() -> None:
     assert (smallest, n_shifts) == (64, 400 - 128 + 1)
     assert smallest + n_shifts - 1 == 400 - 64
     assert shift_range(400, 100, 2.0, RATE, "p")[0] == 100, "never within the lag window"
-    draws = [int(numpy_stream(0, "shift", k, "p").integers(n_shifts)) for k in range(2000)]
-    counts, _ = np.histogram(draws, bins=10, range=(0, n_shifts))
+    mark = np.zeros(400)
+    mark[0] = 1.0
+    split = Split({"p": np.zeros(400)}, {"p": mark}, {"p": np.ones(400, dtype=bool)})
+    shifts = shifted(split, 0, range(2000), N_LAGS, 2.0, RATE)["p"].argmax(axis=1)
+    assert shifts.min() >= 64
+    assert shifts.max() <= 400 - 64
+    counts, _ = np.histogram(shifts, bins=10, range=(64, 337))
     assert counts.min() > 140
     assert counts.max() < 260
+
+
+def test_shifts_are_the_same_for_every_level(tmp_path: Path) -> None:
+    """A level that has IC in the first frame too, as some definitions might, is shifted like one that lacks it."""
+    world = World(form="hold")
+    levels = [world.ic(0.3), {piece: np.nan_to_num(values, nan=90.0) for piece, values in world.ic(0.6).items()}]
+    bench = Bench(world.cell(tmp_path, "permutations", world.eeg("S01"), 0.3, world.null_config(1)), world.fit_config())
+    for piece in world.pieces:
+        regressors = [bench.regressor(world.surprisal_artefact(0.3, values)) for values in levels]
+        counts = {int(regressor.present[piece].sum()) for regressor in regressors}
+        assert len(counts) == 1
+
+
+@pytest.mark.parametrize("form", ["onset", "hold"])
+def test_ic_with_a_gap_is_refused(tmp_path: Path, form: str) -> None:
+    world = World(form=form)
+    cell = world.cell(tmp_path, "permutations", world.eeg("S01"), 0.6, world.null_config(2))
+    values = world.ic(0.6)
+    values["piece2"][40] = np.inf
+    gap = {**cell.inputs, "surprisal": world.surprisal_artefact(0.6, values)}
+    [result] = run([replace(cell, inputs=gap)], Context())
+    assert result.failure is not None
+    assert "piece2: IC at noise level 0.6 isn't finite in 1 of" in result.failure
+    assert "3.72 s" in result.failure
+
+
+def test_shifts_within_reach_of_the_residual_are_refused(tmp_path: Path) -> None:
+    check_reach(2.0, N_LAGS, 1.6, RATE)
+    with pytest.raises(TaskError, match=r"2 s is too short.* over 1\.70 s .* 0\.38 s; allowed is 2\.08 s"):
+        check_reach(2.0, N_LAGS, 1.7, RATE)
+    world = World(form="hold")
+    config = {**world.null_config(2), "shift_min_s": 0.1}
+    [result] = run([world.cell(tmp_path, "permutations", world.eeg("S01"), 0.3, config)], Context())
+    assert result.failure is not None
+    assert "permutations.shift_min_s: 0.1 s is too short" in result.failure
 
 
 def test_short_pieces_are_refused_with_the_reason() -> None:

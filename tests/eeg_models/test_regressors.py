@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from made_up_world import FRAME_S, RATE, World
 
+from tasks.alignment import note_ic
 from tasks.contract import TaskError
-from tasks.eeg.regressors import ic_regressor, read_reduced, standardised
+from tasks.eeg.regressors import driver_regressor, ic_regressor, read_reduced, standardised, whole_ic
 
 
 def test_reduced_models_have_their_features() -> None:
@@ -38,13 +39,37 @@ def test_hold_is_z_scored_where_present_and_zero_elsewhere() -> None:
 
 
 def test_what_is_present_is_the_same_for_every_level() -> None:
+    """Whether or not a level has a value in the first frame; one that lacks another frame is refused."""
     world = World(n_pieces=2, seconds=10, form="hold")
-    masks = [
-        ic_regressor(world.ic_series(level), dict.fromkeys(world.pieces, 320), world.notes, "hold", RATE).present
-        for level in (0.0, 0.9)
-    ]
+    values = world.ic(0.9)
+    values["piece0"][0] = 123.0
+    whole = whole_ic(world.surprisal_artefact(0.9, values))
+    other = whole_ic(world.surprisal_artefact(0.0))
     for piece in world.pieces:
-        assert np.array_equal(masks[0][piece], masks[1][piece])
+        assert np.array_equal(np.isnan(whole[piece].values), np.isnan(other[piece].values))
+        np.testing.assert_array_equal(whole[piece].values[1:], values[piece][1:])
+    for lost in (1, 50, -1):
+        values = world.ic(0.9)
+        values["piece1"][lost] = np.nan
+        with pytest.raises(TaskError, match=r"piece1: IC at noise level 0\.9 isn't finite in 1 of 106 frames"):
+            whole_ic(world.surprisal_artefact(0.9, values))
+
+
+def test_the_true_driver_has_the_form_of_onset_ic() -> None:
+    world = World(n_pieces=2, seconds=10)
+    lengths = dict.fromkeys(world.pieces, world.n_samples)
+    bits = {
+        piece: note_ic(series, world.notes[piece], "onset_and_next") for piece, series in world.ic_series(0).items()
+    }
+    driver = driver_regressor(bits, lengths, world.notes, RATE)
+    onset = ic_regressor(world.ic_series(0), lengths, world.notes, "onset", RATE)
+    for piece in world.pieces:
+        assert np.array_equal(driver.values[piece], onset.values[piece])
+        assert np.array_equal(driver.present[piece], onset.present[piece])
+    with pytest.raises(TaskError, match=r"piece1: pitch surprisal of 3 notes, and the stimulus has \d+"):
+        driver_regressor({**bits, "piece1": np.arange(3.0)}, lengths, world.notes, RATE)
+    with pytest.raises(TaskError, match=r"pitch surprisal is constant \(2 bits"):
+        driver_regressor({key: np.full(len(own), 2.0) for key, own in bits.items()}, lengths, world.notes, RATE)
 
 
 def test_onset_impulses_follow_the_notes() -> None:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from brute_force import nested
-from made_up_world import RATE, World, finished
+from made_up_world import RATE, World, artefact, finished
 from mtrf.model import TRF
 from safetensors.numpy import load
 
+from tasks.alignment import note_ic
 from tasks.contract import Context, TaskError
 from tasks.eeg.conventions import mtrf_lags, mtrf_lambda, mtrf_penalty
 from tasks.eeg.folds import make_folds, prepare
 from tasks.eeg.lags import lag_samples, lagged, lagged_rows
-from tasks.eeg.nested import full_scores, reduced_scores
+from tasks.eeg.nested import Scores, full_scores, reduced_scores
 from tasks.eeg.sufficient import Layout, Part, reduced_sums, regressor_sums, response_sums
-from tasks.eeg.trf import run
+from tasks.eeg.trf import edge_share, run
 
 Array = np.ndarray[Any, Any]
 
@@ -59,7 +61,9 @@ def test_lagged_copies_are_zero_beyond_the_ends() -> None:
     values = np.array([[1.0], [2.0], [3.0]])
     expected = np.array([[2.0, 1.0, 0.0], [3.0, 2.0, 1.0], [0.0, 3.0, 2.0]])
     assert np.array_equal(lagged(values, np.array([-1, 0, 1])), expected)
-    assert np.array_equal(lagged_rows(values.T, np.array([-1, 0, 1])), expected.T)
+    for n_samples in (3, 2, 1):
+        assert np.array_equal(lagged_rows(values.T, np.array([-1, 0, 1]), n_samples), expected.T[:, :n_samples])
+    assert not lagged_rows(values.T, np.array([5, -5]), 2).any()
     assert not lagged(values, np.array([5])).any()
 
 
@@ -172,6 +176,63 @@ def test_repetitions_of_a_piece_share_a_fold(tmp_path: Path) -> None:
     r_full, _ = nested([np.concatenate([full[piece]] * 2) for piece in world.pieces], joined, world.lambdas)
     assert arrays["r_full"].shape[0] == 3
     np.testing.assert_allclose(arrays["r_full"], r_full, atol=1e-10)
+
+
+def test_a_trial_that_ends_early_knows_what_would_have_followed() -> None:
+    """Negative lags reach beyond the end of the EEG, into what the stimulus holds there, in both blocks alike."""
+    random = np.random.default_rng(6)
+    lags, sound, ic = np.arange(-3, 5), random.normal(size=(80, 2)), random.normal(size=(2, 80))
+    layout = Layout(("a",), ((Part("a", 50, 2),),))
+    design = {"a": lagged(sound, lags)}
+    trials = [random.normal(size=(50, 3)) for _ in range(2)]
+    response = response_sums(layout, design, [[trials]])
+    sums, [cross] = regressor_sums(layout, design, {"a": ic}, lags, [response])
+    lagged_ic = np.concatenate([lagged(row[:, None], lags)[:50] for row in ic], axis=1)
+    np.testing.assert_allclose(sums.reduced[0], 2 * lagged_ic.T @ lagged(sound, lags)[:50])
+    np.testing.assert_allclose(cross[0], lagged_ic.T @ (trials[0] + trials[1]))
+    np.testing.assert_allclose(sums.totals[0], 2 * lagged_ic.sum(axis=0))
+
+
+def test_the_true_driver_is_fitted_like_ic(tmp_path: Path) -> None:
+    """Where listeners follow pitch surprisal it adds what it is worth, and a regressor of the same values the same."""
+    world = World(n_pieces=4, seconds=20, lambdas=(1e-2, 1e-1))
+    bits = {
+        piece: note_ic(series, world.notes[piece], "onset_and_next") for piece, series in world.ic_series(0.3).items()
+    }
+    text = json.dumps({piece: [None if np.isnan(bit) else bit for bit in own] for piece, own in bits.items()})
+    text = text.replace("null", str(np.nanmean(np.concatenate(list(bits.values())))))
+    source = artefact("pitch_surprisal", "ps", {"surprisal.json": text.encode()})
+    eeg = world.eeg("S01", follow(world, 0.3, 0.7))
+    config = {**world.config(), "model": {"reduced": "acoustic_plus", "regressor": "driver"}}
+    cell = world.cell(tmp_path / "driver", "trf", eeg, 0.3, config)
+    inputs = {role: found for role, found in cell.inputs.items() if role != "surprisal"}
+    [result] = run([replace(cell, inputs={**inputs, "pitch_surprisal": source})], Context())
+    assert result.failure is None, result.failure
+    [by_ic] = run([world.cell(tmp_path / "ic", "trf", eeg, 0.3, world.config())], Context())
+    [by_other] = run([world.cell(tmp_path / "other", "trf", eeg, 0.9, world.config())], Context())
+    assert result.metrics.keys() == by_ic.metrics.keys()
+    assert result.metrics["delta_r"] == pytest.approx(by_ic.metrics["delta_r"], rel=0.05)
+    assert result.metrics["delta_r"] > by_other.metrics["delta_r"] + 0.03
+
+
+def test_lambdas_at_an_end_of_the_grid_are_counted() -> None:
+    def scores(chosen: list[int]) -> Scores:
+        return Scores(np.zeros((1, 4, 1)), np.array([chosen]), np.zeros((1, 0, 1)))
+
+    assert edge_share(scores([1, 1, 2, 1]), scores([1, 1, 1, 1]), 4) == 0.0
+    assert edge_share(scores([0, 1, 3, 1]), scores([0, 1, 1, 1]), 4) == 0.5
+    assert edge_share(scores([1, 1, 1, 1]), scores([3, 1, 1, 1]), 4) == 0.25
+    assert edge_share(scores([0, 0, 0, 0]), scores([0, 0, 0, 0]), 1) == 0.0
+
+
+def test_lambda_edge_share_follows_from_the_table(tmp_path: Path) -> None:
+    world = World(n_pieces=4, seconds=12, lambdas=(1e-3, 3e-2, 3e-1, 3.0))
+    eeg = world.eeg("S01", follow(world, 0.3, 0.3), noise=2.0)
+    [result] = run([world.cell(tmp_path, "trf", eeg, 0.3, world.config())], Context())
+    table = json.loads((tmp_path / result.signature / "trf.json").read_text())
+    pairs = zip(table["lambda_full"], table["lambda_reduced"], strict=True)
+    shares = [bool({1e-3, 3.0} & set(pair)) for pair in pairs]
+    assert result.metrics["lambda_edge_share"] == np.mean(shares)
 
 
 def test_grouping_changes_no_bit(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
             continue
         (one.out_dir / "out.txt").write_text(f"{config['name']}{text_of(one.inputs)}")
         context.progress(done + 1, len(cells), {})
-        yield Result(one.signature, metrics={"threads": _threads(), "thread": threading.current_thread().name})
+        told = {key: config[key] for key in ("skipped", "n_skipped") if key in config}
+        yield Result(one.signature, metrics={"threads": _threads(), "thread": threading.current_thread().name, **told})
 
 
 def _misbehave(config: Mapping[str, Any]) -> None:

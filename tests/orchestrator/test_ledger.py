@@ -122,6 +122,26 @@ def test_an_attempt_without_status_is_interrupted(ledger: Ledger) -> None:
     assert state(ledger, spec) == (State.CACHED, Reason.DONE)
 
 
+@pytest.mark.parametrize("why", [Reason.STOPPED, Reason.INPUT_CORRUPT, Reason.SET_BACK])
+def test_an_attempt_that_was_given_up_says_why(ledger: Ledger, why: Reason) -> None:
+    spec = cell()
+    ledger.begin(spec, Reason.NEW, "driver")
+    attempt = ledger.begin(spec, Reason.INTERRUPTED, "driver")
+    (attempt.out_dir / "half.bin").write_bytes(b"half")
+    ledger.abandon(attempt, why)
+    assert not attempt.out_dir.exists()
+    assert state(ledger, spec) == (State.TO_DO, why)
+    ledger.begin(spec, why, "driver")
+    assert state(ledger, spec) == (State.TO_DO, Reason.INTERRUPTED)
+    publish(ledger, spec, Reason.INTERRUPTED)
+    assert [reason for reason, _ in outcomes(ledger, spec)] == [
+        Reason.NEW,
+        Reason.INTERRUPTED,
+        why,
+        Reason.INTERRUPTED,
+    ]
+
+
 def test_a_damaged_result_is_superseded_and_the_history_says_why(ledger: Ledger) -> None:
     spec = cell()
     damages: list[tuple[Callable[[Status], None], Reason]] = [
@@ -446,6 +466,16 @@ def test_the_last_two_checkpoints_stay_until_the_result(ledger: Ledger, tmp_path
     assert sorted(path.name for path in found[1].iterdir()) == ["deep", "weights.bin"]
     ledger.publish(attempt, attempt.out_dir, {}, 1.0)
     assert ledger.storage.names(base) == []
+
+
+def test_a_checkpoint_that_is_being_read_may_go(ledger: Ledger, tmp_path: Path) -> None:
+    checkpoints = ledger.checkpoints("flow", "ab", tmp_path / "scratch")
+    checkpoints.save(1, saved(1))
+    found = checkpoints.latest()
+    assert found is not None
+    for step in (2, 3):
+        ledger.checkpoints("flow", "ab", tmp_path / "other").save(step, saved(step))
+    assert (found[1] / "weights.bin").read_bytes() == b"step 1"
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(ledger: Ledger, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def _outcome(**changes: object) -> SimpleNamespace:
     empty = {
         "stopped": False,
         "refused": [],
+        "aborted": None,
         "done": [],
         "cached": [],
         "failed": {},
@@ -142,7 +143,11 @@ def test_cached_studies_are_quiet(plain):
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"stopped": True}, "stopped after"), ({"refused": ["no node has 8 GPUs"]}, "no node has 8 GPUs")],
+    [
+        ({"stopped": True}, "stopped after"),
+        ({"refused": ["no node has 8 GPUs"]}, "no node has 8 GPUs"),
+        ({"aborted": "OSError: disk full"}, "broken off by an error: OSError: disk full"),
+    ],
 )
 def test_the_end_is_named(plain, change, word):
     progress, stream = plain

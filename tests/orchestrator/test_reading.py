@@ -113,3 +113,86 @@ def test_variants_are_named_by_what_differs() -> None:
 def test_equal_variants_are_one() -> None:
     sweep = "sweep=[{autoencoder.bottleneck: [tanh, tanh]}, {autoencoder.bottleneck: [tanh]}]"
     assert len(load_experiment(DEMO, [sweep, "eeg.canaries=null"]).experiment.variants()) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seed=-1", "science.seed = -1: input should be greater than or equal to 0"),
+        ("seed=true", "science.seed = true: true is not allowed here"),
+        ("surprisal.noise_levels=[]", "noise_levels = []: at least one value is needed"),
+        ("surprisal.noise_levels=[0.4, 0.4]", "0.4 is given twice"),
+        ("surprisal.noise_levels=[0.0, -0.0, 0.4]", "0.0 is given twice"),
+        ("surprisal.noise_levels=[0.4, true]", "true is not allowed here"),
+        ("surprisal.noise_levels=[.nan]", "noise_levels.0 = nan: input should be a finite number"),
+        ("surprisal.noise_levels=0.4", "noise_levels = 0.4: a list is needed"),
+        ("eeg.trf.lambdas=[]", "lambdas = []: at least one value is needed"),
+        ("eeg.trf.lambdas=[.inf]", "lambdas.0 = inf: input should be a finite number"),
+        ("eeg.trf.lag_max_s=500", "lag_max_s = 500: input should be less than or equal to 5"),
+        ("eeg.trf.models=[]", "models = []: at least one value is needed"),
+        ("eeg.simulation.snr_db=.nan", "snr_db = nan: input should be a finite number"),
+        ("eeg.simulation=[1]", "simulation = [1]: a mapping is needed, with some of the keys n_subjects"),
+        ("eeg.cnd.path=x", "both are given; set the other to null"),
+        ("eeg.preprocessing.sample_rate_hz=256", "256 must not be above simulation.sample_rate_hz (128)"),
+        ("eeg.preprocessing.reference=mastoids", "simulated listeners have no mastoids"),
+        ("eeg.permutations.n=1000000000", "more than 1000 blocks of 100"),
+        ("reconstruction.snr=[.nan]", "snr.0 = nan"),
+        ("reconstruction.n_excerpts=1", "n_excerpts = 1: input should be greater than or equal to 2"),
+        ("pitch=null", "simulated listeners"),
+        ("data=null", "data = null: a mapping is needed, with some of the keys seed, path, train"),
+        ("data.train={source: audio, path: ''}", "path = '': "),
+        ("name=a/b", "name = 'a/b': up to 64 letters"),
+        ("nam=x", "did you mean 'name'?"),
+        ("sciense.seed=1", "did you mean 'science'?"),
+        ("surprisal.n_steps.x=1", "surprisal.n_steps is 12, which has no keys below it"),
+        ("eeg.trf.lambdas.0=1", "which has no keys below it; give science.eeg.trf.lambdas as a whole"),
+        ("sweep=[{autoencoder.bottlenek: [tanh]}]", "sweep: unknown key 'autoencoder.bottlenek'; did you mean"),
+        ("sweep=[{autoencoder.bottleneck: [tahn]}]", "sweep: autoencoder.bottleneck = 'tahn'"),
+        ("sweep=[{autoencoder.bottleneck: []}]", "yaml: sweep: autoencoder.bottleneck has no values"),
+        ("sweep=[{autoencoder.bottleneck: tanh}]", "sweep.0.autoencoder.bottleneck = 'tanh': a list is needed"),
+        ("sweep=[{autoencoder.bottleneck.x: [tanh]}]", "'autoencoder.bottleneck.x'; it has no keys below it"),
+        ("sweep=[{eeg.alpha: [0.05, 0.01]}]", "sweep: eeg.alpha differs between variants"),
+        ("sweep=[{reconstruction.n_draws: [2, 3]}]", "reconstruction.n_draws differs between variants"),
+        ("sweep=[{eeg.permutations.n: [100, 200]}]", "eeg.permutations.n differs between variants"),
+    ],
+)
+def test_impossible_values_are_named_with_what_is_allowed(override: str, words: str) -> None:
+    assert words in mistake(override)
+
+
+def test_true_is_a_flag_where_one_is_wanted_and_infinity_a_ratio() -> None:
+    loaded = load_experiment(DEMO, ["data.allow_overlap=true", "reconstruction.snr=[.inf, 2]"])
+    assert loaded.experiment.science.data.allow_overlap
+    assert loaded.experiment.science.reconstruction is not None
+    assert loaded.experiment.science.reconstruction.snr == (float("inf"), 2.0)
+
+
+def test_numbers_may_be_written_as_1e_3() -> None:
+    science = load_experiment(DEMO, ["flow.learning_rate=1e-3", "flow.steps=1e2", "name=1e"]).experiment.science
+    assert (science.flow.learning_rate, science.flow.steps) == (1e-3, 100)
+
+
+@pytest.mark.parametrize("section", ["", "  eeg: null\n", "  eeg:\n"])
+def test_a_section_that_is_null_can_be_filled_from_the_command_line(tmp_path: Path, section: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text((ROOT / "experiments/recordings.yaml").read_text().replace("sweep:", f"{section}sweep:", 1))
+    eeg = load_experiment(str(path), ["eeg.cnd.path=x", "eeg.cnd.trials=y"]).experiment.science.eeg
+    assert eeg is not None
+    assert eeg.cnd is not None
+    assert (eeg.cnd.path, eeg.cnd.trials) == ("x", "y")
+    swept = load_experiment(str(path), ["sweep=[{eeg.cnd.path: [a]}]"]).experiment.variants()
+    assert [science.eeg.cnd.path for science in swept.values() if science.eeg and science.eeg.cnd] == ["a"]
+    assert "'eeg.cnd.pth'; did you mean 'path'?" in mistake("sweep=[{eeg.cnd.pth: [a]}]", path=str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("CPUS", "many", "execution.cpus = 'many'"),
+        ("CPUS", "[1", "environment ORCHESTRATOR_CPUS=[1: the value is not valid YAML"),
+        ("CPU", "2", "environment ORCHESTRATOR_CPU: unknown key; did you mean 'cpus'?"),
+    ],
+)
+def test_mistakes_in_the_environment(monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
+    monkeypatch.setenv(f"ORCHESTRATOR_{name}", value)
+    assert words in mistake()

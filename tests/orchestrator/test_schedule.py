@@ -1,10 +1,13 @@
+import random
+import time
 from collections.abc import Mapping
 
 from fake_stages import STAGES, cell, graph
 
 from orchestrator.graph import CellSpec, Graph
+from orchestrator.ready import Phase, Task
 from orchestrator.reasons import Reason, State
-from orchestrator.schedule import Phase, Schedule, Task, fan_out_room
+from orchestrator.schedule import Schedule, fan_out_room
 
 NEW = (State.TO_DO, Reason.NEW, "")
 CACHED = (State.CACHED, Reason.DONE, "")
@@ -184,3 +187,86 @@ def test_trainings_that_wait_for_a_gpu_claim_no_more_cpus_than_the_gpus_can_use(
 
     on_gpu = replace(STAGES["base"], gpus=1.0, cpus=4.0)
     assert fan_out_room(32, 2, [on_gpu] * 100, []) == 24
+
+
+def test_an_aggregate_that_nothing_can_be_made_of_names_the_first_cause() -> None:
+    members = [cell("source", name) for name in ("a", "b")]
+    canaries = cell("group", "c", {"members": members})
+    plan = schedule(graph(*members, canaries), reduce=lambda spec, failed: None)
+    for task in plan.ready():
+        plan.started(task)
+    plan.done(members[0].signature)
+    plan.failed(members[1].signature, "gone")
+    assert plan.cells(Phase.BLOCKED) == {canaries.signature: "its input b failed: gone"}
+
+
+def test_ready_cells_wait_again_while_an_input_is_computed_again() -> None:
+    source, other = cell("source", "s"), cell("source", "o")
+    child = cell("latents", "c", {"source": source, "other": other})
+    plan = schedule(graph(source, other, child), {source.signature: CACHED, other.signature: CACHED})
+    assert plan.recompute(source.signature, Reason.FILE_MISSING)
+    assert plan.recompute(other.signature, Reason.FILE_MISSING)
+    assert names(plan.ready()) == [["s"], ["o"]]
+    for task in plan.ready():
+        plan.started(task)
+    plan.done(source.signature)
+    assert not plan.ready()
+    plan.done(other.signature)
+    assert names(plan.ready()) == [["c"]]
+
+
+def test_thousands_of_inputs_cost_no_more_than_their_number() -> None:
+    members = [cell("level", f"l{index}", variant=str(index % 50)) for index in range(4000)]
+    plan = schedule(graph(*members, cell("group", "g", {"members": members})))
+    since = time.monotonic()
+    while not plan.finished:
+        task = plan.ready()[0]
+        plan.started(task)
+        for spec in task.cells:
+            plan.ready()
+            plan.done(spec.signature)
+    assert time.monotonic() - since < 4.0
+
+
+def from_scratch(plan: Schedule, planned: Graph) -> list[list[str]]:
+    """What `Schedule.ready` should give by the phases and losses of all cells alone."""
+    groups: dict[tuple[object, ...], list[CellSpec]] = {}
+    for spec in planned:
+        inputs = [plan.phase(parent) for parent in spec.parents]
+        if plan.phase(spec.signature) is Phase.WAITING and all(phase is Phase.DONE for phase in inputs):
+            alone = spec.stage != "level" or plan._entries[spec.signature].losses > 1
+            key = (spec.stage, spec.signature) if alone else (spec.stage, "", spec.labels["variant"])
+            groups.setdefault(key, []).append(spec)
+    tasks = [group[first : first + 4] for group in groups.values() for first in range(0, len(group), 4)]
+    order = {spec.signature: place for place, spec in enumerate(planned)}
+    rank = list(STAGES)
+    tasks.sort(key=lambda t: (not STAGES[t[0].stage].training, rank.index(t[0].stage), order[t[0].signature]))
+    return [[spec.name for spec in task] for task in tasks]
+
+
+def test_whatever_happens_the_ready_tasks_are_those_that_the_phases_give() -> None:
+    for seed in range(20):
+        chance = random.Random(seed)
+        bases = [cell("base", f"b{index}") for index in range(3)]
+        latents = [cell("latents", f"l{index}", {"base": chance.choice(bases)}) for index in range(4)]
+        levels = [
+            cell("level", f"v{index}", {"latents": chance.sample(latents, 2)}, variant=chance.choice("xy"))
+            for index in range(12)
+        ]
+        planned = graph(*bases, *latents, *levels)
+        plan = schedule(planned)
+        for _ in range(120):
+            running = [spec.signature for spec in planned if plan.phase(spec.signature) is Phase.RUNNING]
+            done = [spec.signature for spec in planned if plan.phase(spec.signature) is Phase.DONE]
+            match chance.randrange(6):
+                case 0 if plan.ready():
+                    plan.started(chance.choice(plan.ready()))
+                case 1 | 2 if running:
+                    plan.done(chance.choice(running))
+                case 3 if running:
+                    plan.again(chance.choice(running), Reason.SET_BACK)
+                case 4 if running and plan._entries[running[0]].losses < 3:
+                    plan.lost(running[0])
+                case 5 if done:
+                    plan.recompute(chance.choice(done), Reason.FILE_MISSING)
+            assert names(plan.ready()) == from_scratch(plan, planned)

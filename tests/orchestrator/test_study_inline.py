@@ -1,8 +1,10 @@
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,113 @@ def test_an_observer_that_raises_is_named_once_and_stops_nothing(
     assert capsys.readouterr().err.count("no tracking server") == 1
 
 
+def test_what_was_left_out_is_named_and_not_a_full_success(ledger: Ledger) -> None:
+    planned = graph(
+        cell("source", "one", skipped=["a.wav: silent"]),
+        cell("source", "two", skipped=["a.wav: silent", "b.wav: cut off"], n_skipped=5),
+        cell("source", "three", skipped=[]),
+        cell("source", "four", n_skipped=1),
+    )
+    expected = {
+        "a.wav: silent": ["one", "two"],
+        "b.wav: cut off": ["two"],
+        "3 more left out; the cell's files name them": ["two"],
+        "1 left out; the cell's files name them": ["four"],
+    }
+    for cached in (0, 4):
+        outcome = run_study(planned, ledger, INLINE, stages=STAGES)
+        assert (outcome.exit_code, len(outcome.cached)) == (1, cached)
+        assert outcome.excluded == expected
+
+
+class FullDisk(Ledger):
+    """A ledger in which attempts cannot be begun `times` times."""
+
+    def __init__(self, storage: Storage, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(storage)
+        left, begin = iter(range(times)), Ledger.begin
+
+        def full(self: Ledger, *values: Any) -> Any:
+            if next(left, None) is not None:
+                raise OSError(28, "No space left on device")
+            return begin(self, *values)
+
+        monkeypatch.setattr(Ledger, "begin", full)
+
+
+def test_a_ledger_that_stays_full_ends_the_study_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, diary = FullDisk(Storage(str(tmp_path / "ledger")), 1000, monkeypatch), Diary()
+    outcome = run_study(small_study(), ledger, INLINE, [diary], stages=STAGES)
+    assert outcome.exit_code == 1
+    assert outcome.aborted is not None
+    assert outcome.aborted.startswith("OSError: [Errno 28] No space left on device [test_study_inline.py:")
+    assert diary.lines[-1] == ("study_finished", 1)
+    assert not ledger.alive_drivers(60.0)
+
+
+def test_a_ledger_that_is_full_for_a_moment_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = FullDisk(Storage(str(tmp_path / "ledger")), 2, monkeypatch)
+    outcome = run_study(small_study(), ledger, INLINE, stages=STAGES)
+    assert (outcome.exit_code, outcome.aborted, len(outcome.done)) == (0, None, 10)
+
+
+def test_an_error_of_the_driver_is_not_a_failure_of_the_stage(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*values: Any) -> None:
+        raise KeyError("bookkeeping")
+
+    monkeypatch.setattr("orchestrator.schedule.Schedule.progressed", broken)
+    outcome = run_study(small_study(), ledger, INLINE, stages=STAGES)
+    assert (outcome.exit_code, outcome.failed) == (1, {})
+    assert outcome.aborted is not None
+    assert "bookkeeping" in outcome.aborted
+
+
+def smaller_and_broken(spec: CellSpec, failed: Mapping[str, str]) -> CellSpec:
+    left = [signature for signature in spec.inputs["levels"] if signature not in failed]
+    return replace(spec, config={"name": "g", "raises": "too few"}, inputs={"levels": tuple(left)}, signature="e" * 32)
+
+
+def test_a_reduced_aggregate_that_failed_stays_failed_until_it_is_retried(ledger: Ledger) -> None:
+    planned, started = small_study(raises="division by zero"), []
+    for execution in (INLINE, INLINE, replace(INLINE, retry_failed=True)):
+        diary = Diary()
+        outcome = run_study(planned, ledger, execution, [diary], reduce=smaller_and_broken, stages=STAGES)
+        assert (outcome.exit_code, sorted(outcome.failed.values())) == (
+            1,
+            ["ValueError: division by zero", "ValueError: too few"],
+        )
+        started.append([line[2] for line in diary.lines if line[:2] == ("started", "g")])
+    assert started == [[Reason.NEW], [], [Reason.RETRY_REQUESTED]]
+
+
+def test_a_stop_that_cannot_be_written_down_is_still_a_stop(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Storage.write
+
+    def full(self: Storage, path: str, data: bytes) -> None:
+        if path.endswith(".stop"):
+            raise OSError(28, "No space left on device")
+        write(self, path, data)
+
+    class Impatient(Diary):
+        def cell_started(self, spec: CellSpec, reason: Reason) -> None:
+            if spec.name == "b":
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Storage, "write", full)
+    outcome = run_study(small_study(), ledger, INLINE, [Impatient()], stages=STAGES)
+    assert (outcome.exit_code, outcome.aborted) == (130, None)
+
+
+def test_files_of_killed_drivers_go_when_the_next_one_starts(ledger: Ledger) -> None:
+    ledger.heartbeat("alive")
+    record = json.loads(ledger.storage.read("drivers/alive.json"))
+    ledger.storage.write("drivers/killed.json", json.dumps({**record, "start": "1"}).encode())
+    ledger.storage.write("drivers/killed.stop", b"")
+    ledger.storage.write("drivers/elsewhere.json", json.dumps({**record, "host": "other"}).encode())
+    run_study(graph(cell("source", "s")), ledger, INLINE, stages=STAGES)
+    assert ledger.storage.names("drivers") == ["alive.json", "clock", "elsewhere.json"]
+
+
 def test_inline_imports_neither_ray_nor_torch(tmp_path: Path) -> None:
     found = driver(tmp_path, "small", "--inline", "--modules")
     assert found.returncode == 0, found.stderr
@@ -156,6 +265,7 @@ def test_a_signal_saves_the_checkpoint_and_tells_by_the_exit_code(tmp_path: Path
     (status,) = statuses(tmp_path, "base")
     assert status.metrics["began_at"] >= 3
     assert [record.outcome for record in status.attempts] == ["interrupted", "done"]
+    assert status.attempts[1].reason is Reason.STOPPED
 
 
 def driver(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -147,6 +147,40 @@ def test_a_request_that_no_node_can_hold_is_refused_with_the_numbers(tmp_path: P
     assert "2 CPUs and 0 GPUs; 4 CPUs and 1 GPUs" in sentence
 
 
+def test_a_ray_that_cannot_be_started_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def broken(**settings: object) -> None:
+        raise RuntimeError("the object store does not fit\ninto /dev/shm")
+
+    monkeypatch.setattr(ray, "init", broken)
+    ledger = Ledger(Storage(str(tmp_path / "ledger")))
+    outcome = run_study(chain(tmp_path), ledger, LOCAL, stages=STAGES)
+    assert outcome.exit_code == 3
+    assert outcome.refused == [
+        "Ray can't be started here: RuntimeError: the object store does not fit into /dev/shm; --inline does without it"
+    ]
+    assert not ledger.alive_drivers(60.0)
+
+
+@pytest.mark.parametrize(
+    ("own", "nodes", "folder"), [(False, 2, "/r"), (False, 1, "/r"), (True, 2, "/r"), (False, 2, None)]
+)
+def test_several_nodes_need_a_ledger_that_all_of_them_see(
+    own: bool, nodes: int, folder: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator import cluster
+    from orchestrator.backends import RayBackend
+
+    there = cluster.Cluster.__new__(cluster.Cluster)
+    there.is_own = own
+    monkeypatch.setattr(cluster, "_nodes", lambda: [{"CPU": 8.0}] * nodes)
+    monkeypatch.setattr(cluster, "_autoscaled_types", list)
+    refused = RayBackend(there, 0, folder).preflight([STAGES["nap"]])
+    assert len(refused) == (not own and nodes == 2 and folder is not None)
+    assert all("its own disk below /r" in sentence for sentence in refused)
+
+
 def descendants(pid: int) -> set[tuple[int, str]]:
     """All processes below `pid`, each with its start time."""
     parents: dict[int, list[int]] = {}

@@ -180,6 +180,76 @@ def test_runs_of_a_dead_driver_are_closed_and_taken_up_again(uri):
     assert sorted(points) == list(range(1, 41))
 
 
+def test_run_killed_between_its_last_tags_and_its_end_is_finished_later(uri):
+    """A kill there leaves RUNNING with the attempt that counts, and the next start makes KILLED of it."""
+    graph, ledger = _small(eeg=False)
+    cell = next(cell for cell in graph if cell.stage == "flow")
+    status = ledger.statuses[cell.signature]
+    killed = _tracking(uri, ledger, "killed")
+    killed.study_started(graph, {})
+    content = mirror.training(cell)
+    killed._do(lambda store: store.begin(content, {**mirror.attempt_tags(status), "driver": "killed"}))
+    killed._do(lambda store: store.log(content.key, [(1, {"train_loss": 1.0})]))
+    assert killed._writer.drain(60)  # and it dies here
+    _all_cached(_tracking(uri, ledger, "next"), graph, ledger)
+    run = _runs(uri)[cell.name]
+    assert run.info.status == "FINISHED"
+    assert "stop_reason" not in run.data.tags
+    points = _client(uri).get_metric_history(run.info.run_id, "train_loss")
+    assert sorted(point.step for point in points) == list(range(1, 41))
+    assert run.data.metrics["final/train_loss"] == 0.1
+
+
+def test_two_drivers_share_the_run_of_an_identity(uri):
+    """The second opened the store before the first made its runs."""
+    graph, ledger = _small(eeg=False)
+    one, two = (_tracking(uri, ledger, name) for name in ("one", "two"))
+    stores = [tracking._open() for tracking in (one, two)]
+    quoted = mirror.evaluation("layernorm files=['a']", {})
+    for content in (mirror.parent(STUDY), *map(mirror.training, (c for c in graph if c.stage == "flow")), quoted):
+        for store, driver in zip(stores, ("one", "two"), strict=True):
+            store.begin(content, {"driver": driver})
+    client = _client(uri)
+    runs = client.search_runs([client.get_experiment_by_name(STUDY).experiment_id])
+    assert sorted(run.info.run_name for run in runs) == sorted(
+        [STUDY, *(cell.name for cell in graph if cell.stage == "flow"), quoted.name]
+    )
+    for run in runs:
+        assert len(run.inputs.dataset_inputs) == int(run.data.tags["kind"] == mirror.TRAINING)
+
+
+def test_store_that_is_locked_for_a_moment_is_written_in_the_end(uri, monkeypatch):
+    from orchestrator.tracking import Store
+
+    graph, ledger = _small(eeg=False)
+    cell = next(cell for cell in graph if cell.stage == "flow")
+    calls: list[str] = []
+    log = Store.log
+
+    def locked(store, key, rows, rewrite=False):
+        calls.append("log")
+        if len(calls) % 3:
+            raise sqlite3.OperationalError("database is locked")
+        log(store, key, rows, rewrite)
+
+    monkeypatch.setattr(Store, "log", locked)
+    monkeypatch.setattr("orchestrator.background.time.sleep", lambda _: None)
+    said: list[str] = []
+    tracking = _tracking(uri, ledger, said=said)
+    tracking.study_started(graph, {})
+    tracking.cell_started(cell, Reason.NEW)
+    for step in (1, 2, 3):
+        tracking.cell_progress(cell, step, 40, {"train_loss": 1.0 / step})
+    tracking._do(tracking._flush)
+    tracking.study_finished(_outcome(stopped=True, exit_code=130))
+    tracking.close()
+    assert said == []
+    run = _runs(uri)[cell.name]
+    points = _client(uri).get_metric_history(run.info.run_id, "train_loss")
+    assert sorted(point.step for point in points) == [1, 2, 3]
+    assert run.info.status == "KILLED"
+
+
 def test_runs_of_a_living_driver_are_left_alone(uri):
     graph, ledger = _small(eeg=False)
     cell = next(cell for cell in graph if cell.stage == "flow")
@@ -324,17 +394,41 @@ def test_best_level_is_that_of_the_largest_excess():
 # The thread
 
 
-def test_jobs_run_in_order_and_the_first_error_ends_them():
+def test_jobs_run_in_order_and_an_error_that_lasts_ends_them():
     done: list[int] = []
+    tries: list[int] = []
     failed: list[Exception] = []
-    background: Background[list[int]] = Background(lambda: done, lambda _: None, failed.append)
+    pauses_s = (0.0, 0.0, 0.0)
+    background: Background[list[int]] = Background(lambda: done, lambda _: None, failed.append, pauses_s=pauses_s)
     for i in range(3):
         background.do(lambda opened, i=i: opened.append(i))
-    background.do(lambda _: 1 / 0)
+    background.do(lambda _: tries.append(1) or 1 / 0)
     background.do(lambda opened: opened.append(3))
     assert background.drain(10)
     assert done == [0, 1, 2]
+    assert len(tries) == 1 + len(pauses_s)
     assert [type(error) for error in failed] == [ZeroDivisionError]
+
+
+def test_job_that_fails_once_is_done_again_on_what_is_opened_anew():
+    opened: list[list[str]] = []
+    failed: list[Exception] = []
+
+    def open_it() -> list[str]:
+        opened.append([])
+        return opened[-1]
+
+    def job(store: list[str]) -> None:
+        store.append("written")
+        if len(opened) == 1:
+            raise OSError("database is locked")
+
+    background: Background[list[str]] = Background(open_it, lambda _: None, failed.append, pauses_s=(0.0,))
+    background.do(job)
+    background.do(lambda store: store.append("more"))
+    assert background.drain(10)
+    assert opened == [["written"], ["written", "more"]]
+    assert (failed, background.broken) == ([], False)
 
 
 def test_drain_gives_up_after_its_time():

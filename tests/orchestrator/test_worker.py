@@ -39,6 +39,10 @@ def work(
     return events
 
 
+def why(ledger: Ledger, spec: CellSpec) -> Reason:
+    return ledger.survey([spec], full=False)[spec.signature][1]
+
+
 def kinds(events: list[Event], spec: CellSpec) -> list[str]:
     return [event.kind for event in events if event.signature == spec.signature and event.kind != "progress"]
 
@@ -103,6 +107,35 @@ def test_a_corrupt_input_names_its_producer_and_publishes_nothing(ledger: Ledger
     assert corrupt[0].reason is (Reason.CHECKSUM_MISMATCH if damage == "content" else Reason.FILE_MISSING)
     assert ledger.status("latents", child.signature) is None
     assert kinds(events, other)[-1] in ("again", "settled")
+    assert why(ledger, child) is Reason.INPUT_CORRUPT
+
+
+def test_cells_beside_one_with_a_corrupt_input_are_set_back(ledger: Ledger) -> None:
+    source = cell("source", "a")
+    work(ledger, source)
+    (file,) = Path(ledger.storage.root).glob("source/*/attempts/*/out/out.txt")
+    file.write_text("b")
+    child, other = cell("level", "b", {"source": source}), cell("level", "c")
+    events = work(ledger, child, other, parents=(source,))
+    assert (kinds(events, child)[-1], kinds(events, other)[-1]) == ("corrupt", "again")
+    assert (why(ledger, child), why(ledger, other)) == (Reason.INPUT_CORRUPT, Reason.SET_BACK)
+
+
+@pytest.mark.parametrize("method", ["begin", "publish"])
+def test_a_ledger_that_fails_loses_the_cells_and_raises_nothing(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def full(*values: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Ledger, method, full)
+    monkeypatch.setattr(Ledger, "fail", full)
+    cells = [cell("level", "a"), cell("level", "b")]
+    events = work(ledger, *cells)
+    lost = {event.signature: event for event in events if event.kind == "lost"}
+    assert list(lost) == [spec.signature for spec in cells]
+    assert {event.reason for event in lost.values()} == {Reason.ERROR}
+    assert {event.sentence for event in lost.values()} == {"OSError: [Errno 28] No space left on device"}
 
 
 def test_a_training_goes_on_from_its_checkpoint(ledger: Ledger) -> None:
@@ -112,6 +145,7 @@ def test_a_training_goes_on_from_its_checkpoint(ledger: Ledger) -> None:
     events = work(ledger, spec, should_stop=lambda: steps.append(1) or order_stop())
     assert kinds(events, spec) == ["started", "stopped"]
     assert ledger.status("base", spec.signature) is None
+    assert why(ledger, spec) is Reason.STOPPED
     (settled,) = [event for event in work(ledger, spec) if event.kind == "settled"]
     assert settled.status is not None
     assert 0 < settled.status.metrics["began_at"] < 6

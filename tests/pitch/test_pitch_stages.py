@@ -13,14 +13,15 @@ from safetensors.numpy import save_file
 from scipy import stats
 
 from tasks.alignment import FRAME_S
+from tasks.audio.config import TunesConfig
 from tasks.contract import Artefact, Cell, Context
 from tasks.pitch import read_surprisal, run_correlation, run_surprisal
 from tasks.ppm import InterpolatedPpm
 from tasks.seeds import numpy_stream
 
 
-def artefact(stage: str, folder: Path) -> Artefact:
-    return Artefact(stage, stage, {}, {}, lambda name: (folder / name).open("rb"))
+def artefact(stage: str, folder: Path, config: dict[str, Any] | None = None) -> Artefact:
+    return Artefact(stage, stage, config or {}, {}, lambda name: (folder / name).open("rb"))
 
 
 def melody(name: str, n_notes: int = 30) -> list[list[float]]:
@@ -48,6 +49,13 @@ def recording(name: str, notes: list[list[float]] | None) -> dict[str, Any]:
         "within_recording": False,
         "notes": notes,
     }
+
+
+def write_tunes(folder: Path, tunes: list[dict[str, Any]], **split: Any) -> Artefact:
+    folder.mkdir()
+    (folder / "tunes.json").write_text(json.dumps({"tunes": tunes, "skipped": []}))
+    config = TunesConfig.model_validate({"source": "midi", "split": split, "seed": 0})
+    return artefact("tunes", folder, config.model_dump(mode="json"))
 
 
 def write_corpus(folder: Path, notes: dict[str, list[list[float]] | None]) -> Artefact:
@@ -81,10 +89,8 @@ def make_cell(stage: str, config: dict[str, Any], inputs: dict[str, Artefact], o
 @pytest.fixture
 def trained(tmp_path: Path) -> tuple[Artefact, Artefact]:
     tunes = [tune("a", 0, "train"), tune("b", 0, "train"), tune("c", 1, "train"), tune("d", 2, "test")]
-    (tmp_path / "tunes").mkdir()
-    (tmp_path / "tunes" / "tunes.json").write_text(json.dumps({"tunes": tunes, "skipped": []}))
     corpus = write_corpus(tmp_path / "corpus", {"d": melody("d"), "a": melody("a")})
-    return artefact("tunes", tmp_path / "tunes"), corpus
+    return write_tunes(tmp_path / "tunes", tunes), corpus
 
 
 def pitches(name: str) -> list[int]:
@@ -113,6 +119,59 @@ def test_a_training_tune_is_scored_without_its_own_cluster(tmp_path: Path, train
     np.testing.assert_array_equal(bits["a"], InterpolatedPpm([pitches("c")], alphabet, 3).surprisal(pitches("a")))
 
 
+def transposed(notes: list[list[float]], by: int) -> list[list[float]]:
+    return [[onset, length, pitch + by] for onset, length, pitch in notes]
+
+
+def scored(tmp_path: Path, tunes: list[dict[str, Any]], heard: list[list[float]], name: str, **split: Any) -> Any:
+    """Metrics and bits of one melody."""
+    inputs = {
+        "tunes": write_tunes(tmp_path / "tunes", tunes, **split),
+        "corpus": write_corpus(tmp_path / "corpus", {name: heard}),
+    }
+    cell = make_cell("pitch_surprisal", {"order_max": 3}, inputs, tmp_path / "o")
+    (result,) = run_surprisal([cell], Context())
+    return result.metrics, read_surprisal(artefact("pitch_surprisal", cell.out_dir))[name]
+
+
+def test_a_melody_is_scored_without_related_tunes_whatever_their_names(tmp_path: Path) -> None:
+    tunes = [tune("a", 0, "train"), tune("b", 0, "train"), tune("c", 1, "train")]
+    heard = transposed(melody("a"), 2)
+    metrics, bits = scored(tmp_path, tunes, heard, "another name")
+    alphabet = {pitch for name in "abc" for pitch in pitches(name)} | {int(note[2]) for note in heard}
+    model = InterpolatedPpm([pitches("c")], alphabet, 3)
+    np.testing.assert_array_equal(bits, model.surprisal([int(note[2]) for note in heard]))
+    assert metrics["n_pieces_without_own_cluster"] == 1
+
+
+def test_a_melody_that_only_has_the_name_of_a_tune_drops_nothing(tmp_path: Path) -> None:
+    tunes = [tune("a", 0, "train"), tune("b", 0, "train"), tune("c", 1, "train")]
+    metrics, bits = scored(tmp_path, tunes, melody("d"), "a")
+    alphabet = {pitch for name in "abcd" for pitch in pitches(name)}
+    model = InterpolatedPpm([pitches(name) for name in "abc"], alphabet, 3)
+    np.testing.assert_array_equal(bits, model.surprisal(pitches("d")))
+    assert metrics["n_pieces_without_own_cluster"] == 0
+
+
+@pytest.mark.parametrize(("overlap", "dropped"), [(0.3, 1), (0.9, 0)])
+def test_relatives_are_those_of_the_split_of_the_tunes(tmp_path: Path, overlap: float, dropped: int) -> None:
+    half = [*melody("a")[:20], *melody("d")[20:]]
+    metrics, _ = scored(tmp_path, [tune("a", 0, "train"), tune("c", 1, "train")], half, "x", overlap=overlap)
+    assert metrics["n_pieces_without_own_cluster"] == dropped
+
+
+def test_the_unigram_is_how_rare_a_pitch_is_in_training(tmp_path: Path, trained: tuple[Artefact, Artefact]) -> None:
+    inputs = {"tunes": trained[0], "corpus": trained[1]}
+    cell = make_cell("pitch_surprisal", {"order_max": 3}, inputs, tmp_path / "o")
+    list(run_surprisal([cell], Context()))
+    found = json.loads((cell.out_dir / "unigram.json").read_text())["d"]
+    learned = [pitch for name in "abc" for pitch in pitches(name)]
+    alphabet = {*learned, *pitches("d")}
+    n, distinct = len(learned), len(set(learned))
+    chances = [(learned.count(pitch) + distinct / len(alphabet)) / (n + distinct) for pitch in pitches("d")]
+    assert found == pytest.approx((-np.log2(chances)).tolist())
+
+
 def test_a_corpus_without_notes_fails_with_a_sentence(tmp_path: Path, trained: tuple[Artefact, Artefact]) -> None:
     silent = write_corpus(tmp_path / "silent", {"x": None})
     cell = make_cell("pitch_surprisal", {}, {"tunes": trained[0], "corpus": silent}, tmp_path / "o")
@@ -133,7 +192,10 @@ def ic_of_notes(notes: list[list[float]], values: np.ndarray) -> np.ndarray:
 def correlate(tmp_path: Path, ic: dict[str, np.ndarray], bits: dict[str, Any], frames: str = "onset") -> Any:
     corpus = write_corpus(tmp_path / "c", {name: melody(name, len(values)) for name, values in bits.items()})
     (tmp_path / "p").mkdir()
-    (tmp_path / "p" / "surprisal.json").write_text(json.dumps({name: list(values) for name, values in bits.items()}))
+    unigram = {name: numpy_stream("unigram", name).gamma(2.0, 1.5, len(values)) for name, values in bits.items()}
+    for name, table in (("surprisal", bits), ("unigram", unigram)):
+        content = json.dumps({recording: list(values) for recording, values in table.items()})
+        (tmp_path / "p" / f"{name}.json").write_text(content)
     inputs = {
         "surprisal": write_ic(tmp_path / "s", ic),
         "pitch_surprisal": artefact("pitch_surprisal", tmp_path / "p"),
@@ -165,6 +227,12 @@ def test_correlation_per_piece_leaves_out_the_first_note(tmp_path: Path) -> None
     assert float(rows["y"]["spearman_interval"]) == pytest.approx(stats.spearmanr(heard["y"][1:], interval).statistic)
     baseline = stats.spearmanr(bits["y"][1:], interval).statistic
     assert float(rows["y"]["baseline_interval_spearman"]) == pytest.approx(baseline)
+    unigram = [
+        stats.spearmanr(numpy_stream("unigram", name).gamma(2.0, 1.5, 30)[1:], bits[name][1:]).statistic
+        for name in bits
+    ]
+    assert float(rows["y"]["baseline_unigram_spearman"]) == pytest.approx(unigram[1])
+    assert result.metrics["baseline_unigram_spearman"] == pytest.approx(np.mean(unigram))
     assert result.metrics["n_pieces"] == 2
     assert result.metrics["spearman_mean"] == pytest.approx((1 + expected) / 2)
     assert result.metrics["spearman_se"] == pytest.approx((1 - expected) / 2)
@@ -199,5 +267,6 @@ def test_same_bytes_again(tmp_path: Path, trained: tuple[Artefact, Artefact]) ->
     again = make_cell("pitch_surprisal", {"order_max": 4}, inputs, tmp_path / "again")
     list(run_surprisal(cells, Context()))
     list(run_surprisal([again], Context()))
-    alone, grouped = ((cell.out_dir / "surprisal.json").read_bytes() for cell in (again, cells[1]))
-    assert alone == grouped
+    for name in ("surprisal.json", "unigram.json"):
+        alone, grouped = ((cell.out_dir / name).read_bytes() for cell in (again, cells[1]))
+        assert alone == grouped

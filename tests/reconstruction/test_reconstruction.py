@@ -178,6 +178,37 @@ def test_error_counts_families_not_excerpts() -> None:
     assert reconstruction.clustered_error(values, ["a"] * 20) is None
 
 
+def test_a_score_differs_from_its_floor_by_two_errors_of_the_paired_difference() -> None:
+    families = ["a", "b", "c", "d"]
+    spread = np.array([-1.0, 1.0, -1.0, 1.0])  # standard error of the mean: 1 / sqrt(3)
+    edge = 2 / math.sqrt(3)
+    assert reconstruction.differs(spread + edge + 0.01, families) is True
+    assert reconstruction.differs(spread - edge - 0.01, families) is True
+    assert reconstruction.differs(spread + edge - 0.01, families) is False
+    assert reconstruction.differs(np.zeros(4), families) is False
+    assert reconstruction.differs(np.repeat(spread + edge - 0.01, 100), np.repeat(families, 100).tolist()) is False
+    assert reconstruction.differs(spread + 9, ["a"] * 4) is None
+
+
+def test_a_score_above_its_floor_is_told_from_one_at_it(
+    autoencoder: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Excerpts that differ by tens of dB, and scores that are a little above the floor of each, or not."""
+    four = corpus({"a": 0, "b": 1, "c": 2, "d": 3})
+    gain = {"si_sdr": 1.0, "log_spectral_distance": 0.0}
+
+    def scored(codec: Codec, excerpt: reconstruction.Excerpt, *given: object) -> dict[str, float]:
+        level, sign = 20.0 * "abcd".index(excerpt.recording.id), 1 if excerpt.number else -1
+        at_floor = given[1] == (1.0, 0.0)
+        return {metric: level if at_floor else level + sign * 0.1 + by for metric, by in gain.items()}
+
+    monkeypatch.setattr(reconstruction, "_mean_score", scored)
+    (result,) = run(cell(tmp_path / "scored", autoencoder, four, n_excerpts=8))
+    assert result.metrics["si_sdr_above_floor"] is True
+    assert result.metrics["log_spectral_distance_above_floor"] is False
+    assert result.metrics["si_sdr_se"] > 5
+
+
 def test_a_single_recording_is_refused(autoencoder: Artefact, tmp_path: Path) -> None:
     alone = cell(tmp_path / "one", autoencoder, corpus({"a": None}))
     (result,) = reconstruction.run([alone], Context())

@@ -1,0 +1,170 @@
+"""What the group's tests are made of: the results of every subject in every condition, on common channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from tasks.config import Config, Level
+from tasks.contract import Artefact, TaskError
+from tasks.eeg.config import ModelConfig
+from tasks.eeg.evidence import Fit, read_fit, read_null
+
+Floats = npt.NDArray[np.float64]
+
+
+class SubjectEntry(Config):
+    """Where a subject's fit, permutation blocks and EEG lie in the inputs."""
+
+    subject: str
+    trf: int
+    permutations: tuple[int, ...] = ()
+    eeg: int = 0
+
+
+class ConditionEntry(Config):
+    """One variant at one noise level."""
+
+    variant: str
+    noise_level: Level
+    subjects: tuple[SubjectEntry, ...]
+
+
+class MissingEntry(Config):
+    """A subject that a stage before this one lost."""
+
+    subject: str
+    reason: str
+
+
+class GroupConfig(Config):
+    """The config of a `group` cell."""
+
+    model: ModelConfig
+    alpha: float = Field(gt=0, lt=1)
+    conditions: tuple[ConditionEntry, ...] = Field(min_length=1)
+    missing: tuple[MissingEntry, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Complete subjects' results: `gain` (S, conditions, C), `null` (S, B, conditions, C) or None where untested."""
+
+    subjects: tuple[str, ...]
+    missing: tuple[dict[str, str], ...]
+    channels: tuple[str, ...]
+    fits: tuple[tuple[Fit, ...], ...]
+    gain: Floats
+    null: Floats | None
+
+    @property
+    def pieces(self) -> dict[str, list[str]]:
+        """Pieces of every subject, the same in all its conditions."""
+        return {name: list(row[0].pieces) for name, row in zip(self.subjects, self.fits, strict=True)}
+
+    @property
+    def pieces_missing(self) -> list[dict[str, str]]:
+        """Pieces that a subject lacks and another has, one entry each."""
+        everywhere = sorted({piece for pieces in self.pieces.values() for piece in pieces})
+        return [
+            {"subject": name, "piece": piece}
+            for name, pieces in self.pieces.items()
+            for piece in everywhere
+            if piece not in pieces
+        ]
+
+
+Row = dict[int, SubjectEntry]
+"""A subject's entries by the number of their condition."""
+
+
+def _named(condition: ConditionEntry) -> str:
+    return f"{condition.variant} at noise level {condition.noise_level:g}"
+
+
+def _absent(config: GroupConfig, row: Row, blocks: int) -> str | None:
+    """Why a subject lacks a condition or permutations; None where it lacks nothing."""
+    for number, condition in enumerate(config.conditions):
+        if number not in row:
+            return f"no TRF for {_named(condition)}"
+        if len(row[number].permutations) < blocks:
+            return f"{len(row[number].permutations)} of {blocks} blocks of permutations for {_named(condition)}"
+    return None
+
+
+def _unequal(config: GroupConfig, fits: Sequence[Fit]) -> str | None:
+    """Why a subject's conditions can't be compared; None where all of them are means over the same pieces."""
+    for condition, fit in zip(config.conditions, fits, strict=True):
+        odd = sorted(set(fit.pieces) ^ set(fits[0].pieces))
+        if odd:
+            return (
+                f"only one of {_named(config.conditions[0])} and {_named(condition)} has {', '.join(odd[:3])}; "
+                "conditions are compared over the same pieces"
+            )
+    return None
+
+
+def _complete(
+    config: GroupConfig, trf: Sequence[Artefact]
+) -> tuple[dict[str, Row], dict[str, tuple[Fit, ...]], list[dict[str, str]]]:
+    """Entries and fits of the subjects that have everything, and the other subjects with their reasons."""
+    rows: dict[str, Row] = {}
+    for number, condition in enumerate(config.conditions):
+        for entry in condition.subjects:
+            rows.setdefault(entry.subject, {}).setdefault(number, entry)
+    blocks = max(len(entry.permutations) for row in rows.values() for entry in row.values())
+    missing = {entry.subject: entry.reason for entry in config.missing}
+    fits: dict[str, tuple[Fit, ...]] = {}
+    for name in sorted(rows.keys() - missing.keys()):
+        reason = _absent(config, rows[name], blocks)
+        if reason is None:
+            read = tuple(read_fit(trf[rows[name][number].trf]) for number in range(len(config.conditions)))
+            reason = _unequal(config, read)
+            fits[name] = read
+        if reason is not None:
+            missing[name] = reason
+    complete = {name: rows[name] for name in fits if name not in missing}
+    return complete, fits, [{"subject": name, "reason": missing[name]} for name in sorted(missing)]
+
+
+def read_table(config: GroupConfig, trf: Sequence[Artefact], permutations: Sequence[Artefact]) -> Table:
+    """Results of the subjects that are complete over all conditions, on the channels that all of them have.
+
+    A subject is complete when every condition has its fit and all its permutations, over the same pieces.
+
+    Raises
+    ------
+    TaskError
+        If no subject is complete, no channel common, or a tested model has no permutations.
+    """
+    if not any(condition.subjects for condition in config.conditions):
+        raise TaskError("no subject has a TRF of this model: see the failures of the stages eeg and trf")
+    complete, by_subject, missing = _complete(config, trf)
+    if not complete:
+        reasons = "; ".join(f"{entry['subject']}: {entry['reason']}" for entry in missing[:5])
+        raise TaskError(f"no subject is complete over all conditions ({reasons}); repeat what failed before")
+    fits = tuple(by_subject[name] for name in complete)
+    channels = [name for name in fits[0][0].channels if all(name in fit.channels for row in fits for fit in row)]
+    if not channels:
+        raise TaskError("the subjects have no channel in common; their EEG must name electrodes alike")
+    picks = [[[fit.channels.index(name) for name in channels] for fit in row] for row in fits]
+    gain = np.array(
+        [[fit.gain[pick] for fit, pick in zip(*pair, strict=True)] for pair in zip(fits, picks, strict=True)]
+    )
+    null = None
+    if config.model.tested:
+        entries = [[row[number] for number in range(len(config.conditions))] for row in complete.values()]
+        if not entries[0][0].permutations:
+            raise TaskError("the model is to be tested and has no permutations")
+        null = np.array([
+            np.stack([
+                read_null([permutations[index] for index in entry.permutations])[:, pick]
+                for entry, pick in zip(*pair, strict=True)
+            ], axis=1)
+            for pair in zip(entries, picks, strict=True)
+        ])  # fmt: skip
+    return Table(tuple(complete), tuple(missing), tuple(channels), fits, gain, null)
