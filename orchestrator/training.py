@@ -137,7 +137,7 @@ class _Release(Searcher):  # type: ignore[misc]
         """Nothing: see `save`."""
 
     def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError
+        raise RuntimeError("Tune is never restored: a study resumes from the ledger, by the same command")
 
 
 class _FreeIdleProcesses(FIFOScheduler):  # type: ignore[misc]
