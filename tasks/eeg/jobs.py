@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,15 @@ Floats = npt.NDArray[np.float64]
 
 
 class FitConfig(Config):
-    """The config of a `trf` cell."""
+    """The config of a `trf` cell.
+
+    A subject's channels choose one lambda together; listeners of one channel each (`lambda_per` channel) choose alone.
+    """
 
     trf: TrfConfig
     model: FitModel
     sample_rate_hz: int
+    lambda_per: Literal["subject", "channel"] = "subject"
 
 
 @dataclass(frozen=True)

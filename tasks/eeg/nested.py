@@ -30,8 +30,8 @@ class Scores:
     Attributes
     ----------
     r : ndarray, shape (K, N, C)
-    chosen : ndarray of int64, shape (K, N)
-        Index of the lambda that the inner folds of each outer fold chose.
+    chosen : ndarray of int64, shape (K, N, 1) or (K, N, C)
+        Index of the lambda that the inner folds of each outer fold chose, for all channels or for each.
     kernel : ndarray, shape (K, L, C)
         Weights of the regressor's lags, mean over the outer folds; L = 0 where they weren't asked for.
     """
@@ -49,19 +49,18 @@ def _correlation(covariance: Floats, variance: Floats, square: Floats) -> Floats
 
 
 def _choose(inner: Floats) -> Ints:
-    """First lambda with the best mean; `inner` has the shape (lambdas, K, N outer, N inner), its diagonal zeros."""
-    if inner.shape[0] == 1:
-        return np.zeros(inner.shape[1:3], dtype=np.int64)
+    """First lambda with the best mean; `inner` is (lambdas, K, N outer, N inner, choosers), 0 where outer is inner."""
     return np.asarray(inner.sum(axis=3).argmax(axis=0), dtype=np.int64)
 
 
-def reduced_scores(folds: Folds, heard: Heard) -> Scores:
+def reduced_scores(folds: Folds, heard: Heard, per_channel: bool = False) -> Scores:
     """Nested scores of the reduced model alone (K = 1, L = 0).
 
-    The inner folds' criterion is the mean over the subject's channels and the inner test pieces of r.
+    The inner folds' criterion is the mean of r over the inner test pieces and, unless each channel chooses for itself
+    (`per_channel`), over the subject's channels.
     """
     n_pieces, n_channels, n_lambdas = folds.n_pieces, heard.sums.totals.shape[1], len(folds.lambdas)
-    inner = np.zeros((n_lambdas, 1, n_pieces, n_pieces))
+    inner = np.zeros((n_lambdas, 1, n_pieces, n_pieces, n_channels if per_channel else 1))
     outer = np.zeros((n_lambdas, 1, n_pieces, n_channels))
     for fold, rotated in zip(folds.folds, heard.folds, strict=True):
         for index, base in enumerate(rotated.base):
@@ -70,9 +69,9 @@ def reduced_scores(folds: Folds, heard: Heard) -> Scores:
                 if len(fold.held) == 1:
                     outer[index, 0, piece] = r
                 else:
-                    inner[index, 0, fold.held[1 - test], piece] = r.mean()
+                    inner[index, 0, fold.held[1 - test], piece] = r if per_channel else r.mean()
     chosen = _choose(inner)
-    r = np.take_along_axis(outer, chosen[None, :, :, None], axis=0)[0]
+    r = np.take_along_axis(outer, chosen[None], axis=0)[0]
     return Scores(r, chosen, np.zeros((1, 0, n_channels)))
 
 
@@ -147,6 +146,7 @@ def full_scores(
     subjects: Sequence[Heard],
     crosses: Sequence[Floats],
     keep_kernel: bool = False,
+    per_channel: bool = False,
 ) -> list[Scores]:
     """Nested scores of the full model, reduced columns plus the regressor's lags, for K versions and each subject.
 
@@ -163,11 +163,13 @@ def full_scores(
         The regressor against each subject's EEG.
     keep_kernel : bool
         Also return the kernels (K * N * L * C numbers per lambda until one is chosen).
+    per_channel : bool
+        Each channel chooses its own lambda.
     """
     count, n_lags = regressor.products.shape[1:3]
     shape = (len(folds.lambdas), count, folds.n_pieces)
     channels = [heard.sums.totals.shape[1] for heard in subjects]
-    inner = [np.zeros((*shape, folds.n_pieces)) for _ in subjects]
+    inner = [np.zeros((*shape, folds.n_pieces, n_channels if per_channel else 1)) for n_channels in channels]
     outer = [np.zeros((*shape, n_channels)) for n_channels in channels]
     kept = n_lags if keep_kernel else 0
     kernels = [np.zeros((*shape, kept, n_channels)) for n_channels in channels]
@@ -185,9 +187,13 @@ def full_scores(
                     kernels[subject][index, :, fold.held[0]] = kernel[:, :kept]
                 else:
                     first, second = fold.held
-                    inner[subject][index, :, second, first] = scores[0].mean(axis=1)
-                    inner[subject][index, :, first, second] = scores[1].mean(axis=1)
+                    inner[subject][index, :, second, first] = _pooled(scores[0], per_channel)
+                    inner[subject][index, :, first, second] = _pooled(scores[1], per_channel)
     return [_chosen_scores(*arrays) for arrays in zip(inner, outer, kernels, strict=True)]
+
+
+def _pooled(r: Floats, per_channel: bool) -> Floats:
+    return r if per_channel else r.mean(axis=1, keepdims=True)
 
 
 def _score(
@@ -218,6 +224,6 @@ def _score(
 
 def _chosen_scores(inner: Floats, outer: Floats, kernels: Floats) -> Scores:
     chosen = _choose(inner)
-    r = np.take_along_axis(outer, chosen[None, :, :, None], axis=0)[0]
-    kernel = np.take_along_axis(kernels, chosen[None, :, :, None, None], axis=0)[0].mean(axis=1)
+    r = np.take_along_axis(outer, chosen[None], axis=0)[0]
+    kernel = np.take_along_axis(kernels, chosen[None, :, :, None], axis=0)[0].mean(axis=1)
     return Scores(r, chosen, kernel)

@@ -193,14 +193,15 @@ def null_delta_r(
     """delta_r of every permutation, mean over pieces, shape (count, channels), for each subject of one layout."""
     layout, heard = group[0].subject.layout, [listening.heard for listening in group]
     longest = max(part.n_samples for parts in layout.parts for part in parts)
-    reduced = [reduced_scores(folds, own).r[0].mean(axis=0) for own in heard]
+    alone = config.lambda_per == "channel"
+    reduced = [reduced_scores(folds, own, alone).r[0].mean(axis=0) for own in heard]
     found: list[list[Floats]] = [[] for _ in group]
     for numbers in batches(config.first, config.count, bench.lags.size, longest):
         if context.should_stop():
             raise Stopped
         versions = shifted(split, config.seed, numbers, bench.lags.size, config.shift_min_s, config.sample_rate_hz)
         sums, crosses = regressor_sums(layout, bench.design, versions, bench.lags, [h.sums for h in heard])
-        for place, scores in enumerate(full_scores(folds, sums, heard, crosses)):
+        for place, scores in enumerate(full_scores(folds, sums, heard, crosses, per_channel=alone)):
             found[place].append(scores.r.mean(axis=1) - reduced[place])
     return [np.concatenate(parts) for parts in found]
 

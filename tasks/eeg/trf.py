@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +35,9 @@ def fit(bench: Bench, regressor: Regressor, folds: Folds, group: Sequence[Listen
     versions = {key: values[None] for key, values in regressor.values.items()}
     layout, heard = group[0].subject.layout, [listening.heard for listening in group]
     sums, crosses = regressor_sums(layout, bench.design, versions, bench.lags, [h.sums for h in heard])
-    full = full_scores(folds, sums, heard, crosses, keep_kernel=True)
-    return [(reduced_scores(folds, own), scores) for own, scores in zip(heard, full, strict=True)]
+    alone = bench.config.lambda_per == "channel"
+    full = full_scores(folds, sums, heard, crosses, keep_kernel=True, per_channel=alone)
+    return [(reduced_scores(folds, own, alone), scores) for own, scores in zip(heard, full, strict=True)]
 
 
 def edge_share(full: Scores, reduced: Scores, n_lambdas: int) -> float:
@@ -47,6 +49,12 @@ def edge_share(full: Scores, reduced: Scores, n_lambdas: int) -> float:
         return 0.0
     at_edge = [(scores.chosen[0] == 0) | (scores.chosen[0] == n_lambdas - 1) for scores in (full, reduced)]
     return float((at_edge[0] | at_edge[1]).mean())
+
+
+def _named(lambdas: Sequence[float], chosen: npt.NDArray[np.int64]) -> list[Any]:
+    """Lambdas by outer fold: one number, or one for each channel."""
+    listed = np.asarray(lambdas)[chosen]
+    return list(listed[:, 0].tolist() if listed.shape[1] == 1 else listed.tolist())
 
 
 def _write(bench: Bench, listening: Listening, reduced: Scores, full: Scores) -> dict[str, float]:
@@ -63,8 +71,8 @@ def _write(bench: Bench, listening: Listening, reduced: Scores, full: Scores) ->
         "subject": listening.subject.name,
         "pieces": listening.subject.layout.pieces,
         "channels": listening.subject.channels,
-        "lambda_full": [lambdas[index] for index in full.chosen[0]],
-        "lambda_reduced": [lambdas[index] for index in reduced.chosen[0]],
+        "lambda_full": _named(lambdas, full.chosen[0]),
+        "lambda_reduced": _named(lambdas, reduced.chosen[0]),
     }
     (listening.cell.out_dir / "trf.json").write_text(json.dumps(table, sort_keys=True), encoding="utf-8")
     gains = (r_full - r_reduced).mean(axis=0)

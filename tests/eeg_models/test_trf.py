@@ -123,7 +123,7 @@ def test_equals_mtrfpy_with_its_conventions() -> None:
                     verbose=False,
                 )
                 _, r = trf.predict([stimuli[outer].copy()], [eeg[outer].copy()], average=False)
-            assert float(trf.regularization) == lambdas[scores.chosen[0, outer]]
+            assert float(trf.regularization) == lambdas[scores.chosen[0, outer, 0]]
             np.testing.assert_allclose(scores.r[0, outer], np.ravel(r), atol=1e-10)
 
 
@@ -217,7 +217,7 @@ def test_the_true_driver_is_fitted_like_ic(tmp_path: Path) -> None:
 
 def test_lambdas_at_an_end_of_the_grid_are_counted() -> None:
     def scores(chosen: list[int]) -> Scores:
-        return Scores(np.zeros((1, 4, 1)), np.array([chosen]), np.zeros((1, 0, 1)))
+        return Scores(np.zeros((1, 4, 1)), np.array([chosen])[..., None], np.zeros((1, 0, 1)))
 
     assert edge_share(scores([1, 1, 2, 1]), scores([1, 1, 1, 1]), 4) == 0.0
     assert edge_share(scores([0, 1, 3, 1]), scores([0, 1, 1, 1]), 4) == 0.5
@@ -310,3 +310,29 @@ def test_finished_cell_can_be_read_back(tmp_path: Path) -> None:
     table = json.loads(finished(cell, result).read_bytes("trf.json"))
     assert table["pieces"] == world.pieces
     assert table["channels"] == ["ch0", "ch1", "ch2"]
+
+
+def test_a_channel_that_chooses_its_own_lambda_is_a_listener_alone() -> None:
+    random = np.random.default_rng(5)
+    names, lags = [str(i) for i in range(4)], np.arange(4)
+    layout = Layout(tuple(names), tuple((Part(name, 200, 1),) for name in names))
+    sound = {name: random.normal(size=(200, 2)) for name in names}
+    ic = {name: random.normal(size=(1, 200)) for name in names}
+    design = {name: lagged(values, lags) for name, values in sound.items()}
+    eeg = [random.normal(size=(200, 3)) + [[4.0, 1.0, 0.0]] * sound[name][:, :1] for name in names]
+    folds = make_folds(reduced_sums(layout, design), [1e-3, 1e-1, 10.0, 1e3])
+
+    def scores(channels: slice, per_channel: bool) -> tuple[Scores, Scores]:
+        response = response_sums(layout, design, [[[part[:, channels]]] for part in eeg])
+        heard = prepare(folds, response)
+        sums, crosses = regressor_sums(layout, design, ic, lags, [response])
+        full = full_scores(folds, sums, [heard], crosses, keep_kernel=True, per_channel=per_channel)[0]
+        return full, reduced_scores(folds, heard, per_channel)
+
+    together = scores(slice(0, 3), per_channel=True)
+    assert any(len(set(chosen)) > 1 for chosen in together[0].chosen[0])
+    for channel in range(3):
+        for one, alone in zip(together, scores(slice(channel, channel + 1), per_channel=False), strict=True):
+            assert np.array_equal(one.chosen[:, :, channel], alone.chosen[:, :, 0])
+            np.testing.assert_allclose(one.r[:, :, channel], alone.r[:, :, 0], atol=1e-12)
+            np.testing.assert_allclose(one.kernel[:, :, channel], alone.kernel[:, :, 0], atol=1e-12)

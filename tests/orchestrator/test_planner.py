@@ -62,7 +62,7 @@ GOLDEN: dict[str, str] = {
     "features": "f5475c55af2b",
     "trf": "1b4df9b16c4b",
     "permutations": "4d656d25069c",
-    "canaries": "1d1a39dd0133",
+    "canaries": "e8189a6152f2",
     "group": "7b1695255337",
 }
 
