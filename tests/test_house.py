@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.graph import CellSpec
+from orchestrator.ledger import Ledger
+from orchestrator.reasons import Reason
 from orchestrator.stages import table
+from orchestrator.storage import Storage
 
 ROOT = Path(__file__).parents[1]
 FORBIDDEN_IN_TASKS = {"orchestrator", "ray", "mlflow", "optuna", "fsspec", "s3fs"}
@@ -75,6 +79,14 @@ def modules_after(arguments: list[str], cwd: Path) -> set[str]:
 def test_planning_loads_nothing_heavy(verb: str, tmp_path: Path) -> None:
     demo = str(ROOT / "experiments/demo.yaml")
     modules = modules_after([verb, demo, "--ledger", str(tmp_path / "results")], tmp_path)
+    assert not modules & {"torch", "ray", "mlflow", "mne"}
+
+
+def test_explaining_loads_nothing_heavy(tmp_path: Path) -> None:
+    ledger = Ledger(Storage(str(tmp_path / "results")))
+    attempt = ledger.begin(CellSpec("tunes", "tunes made up", {}, {}, "ab" * 16), Reason.NEW, "driver")
+    ledger.publish(attempt, attempt.out_dir, {"n_tunes": 1}, 0.0)
+    modules = modules_after(["explain", "abab", "--ledger", str(tmp_path / "results")], tmp_path)
     assert not modules & {"torch", "ray", "mlflow", "mne"}
 
 
