@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +15,9 @@ from orchestrator.worker import Emit, Event, WorkOrder, execute
 if TYPE_CHECKING:
     from orchestrator.cluster import Cluster
     from orchestrator.training import TrainingRun
+
+
+IDLE_S = 0.1
 
 
 class Refused(Exception):
@@ -70,6 +74,7 @@ class InlineBackend:
 
     def poll(self, handle: Emit) -> None:
         if not self._queue:
+            time.sleep(IDLE_S)
             return
         trouble: list[Exception] = []
 
@@ -147,7 +152,7 @@ class RayBackend:
         for event in events:
             handle(event)
         if not events:
-            self._cluster.wait(0.1)
+            self._cluster.wait(IDLE_S)
 
     def busy(self) -> bool:
         return bool(self._cluster.running()) or (self._training is not None and self._training.running())

@@ -105,9 +105,13 @@ class Science(Config):
 
 
 class ExecutionConfig(Config):
-    """Where and how fast. Never hashed."""
+    """Where and how fast. Never hashed.
+
+    `s3_endpoint_url` is the one place for the address of an S3 store other than AWS; without it, AWS_ENDPOINT_URL.
+    """
 
     ledger: str = "./results"
+    s3_endpoint_url: str | None = None
     tracking_uri: str | None = None
     address: str | None = None
     cpus: int | None = Field(None, ge=1)

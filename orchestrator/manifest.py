@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator.experiment import ROLES, Experiment, Science
-from orchestrator.paths import local_folder
-from orchestrator.storage import OutsideFile, Storage, list_files
+from orchestrator.outside import OutsideFile, list_files
+from orchestrator.paths import local_folder, without_secrets
+from orchestrator.storage import Storage
+from orchestrator.trouble import described
 from tasks.eeg.config import CndConfig
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -34,18 +36,19 @@ class Subject:
 
 @dataclass
 class Manifest:
-    """What was found. `missing` has a sentence for each source that is not there."""
+    """What was found. `missing` has a sentence for each source that is not there; `options` reach remote ones."""
 
     files: dict[tuple[str, str], tuple[File, ...]] = field(default_factory=dict)
     subjects: dict[str, tuple[Subject, ...]] = field(default_factory=dict)
     companions: dict[str, File] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def resolve(experiment: Experiment, ledger: Storage) -> Manifest:
     """List and fingerprint every file that the experiment's variants name. Missing data is noted, never an error."""
-    manifest = Manifest()
+    manifest = Manifest(options=ledger.options)
     fingerprints = Fingerprints(ledger)
     for science in experiment.variants().values():
         for source, path in _folders(science):
@@ -112,13 +115,12 @@ def _resolve_trials(manifest: Manifest, fingerprints: Fingerprints, path: str) -
 def _listed(manifest: Manifest, path: str, suffixes: tuple[str, ...], absent: str | None = None) -> list[OutsideFile]:
     """The files at `path`; where there are none to be had, `manifest` is told why."""
     try:
-        return list_files(path, suffixes)
+        return list_files(path, suffixes, manifest.options)
     except FileNotFoundError:
         if absent is not None:
             manifest.missing[path] = f"{path}: {absent}"
     except Exception as error:  # fsspec and the stores behind it raise whatever they met
-        reason = " ".join(str(error).split()) or "no reason given"
-        manifest.missing[path] = f"{path}: can't be listed ({type(error).__name__}: {reason})"
+        manifest.missing[path] = f"{without_secrets(path)}: can't be listed: {described(error)}"
     return []
 
 

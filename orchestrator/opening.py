@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING
 from orchestrator.experiment import Experiment
 from orchestrator.graph import Graph
 from orchestrator.ledger import Ledger
-from orchestrator.manifest import FINGERPRINTS, resolve
+from orchestrator.manifest import resolve
 from orchestrator.planner import build
 from orchestrator.reading import UsageError, load_experiment
 from orchestrator.standing import stand
 from orchestrator.storage import Storage
+from orchestrator.trouble import described
 
 if TYPE_CHECKING:
     from orchestrator.report.results import States
@@ -57,7 +59,8 @@ def open_study(path: str, overrides: Sequence[str] = (), ledger: str | None = No
     """
     given = [f"execution.ledger={ledger}", *overrides] if ledger is not None else list(overrides)
     loaded = load_experiment(path, given)
-    book = open_ledger(loaded.experiment.execution.ledger)
+    execution = loaded.experiment.execution
+    book = open_ledger(execution.ledger, execution.s3_endpoint_url)
     try:
         graph = build(loaded.experiment, resolve(loaded.experiment, book.storage))
     except ValueError as error:
@@ -80,20 +83,42 @@ def tracking_store(storage: Storage) -> str:
     return f"sqlite:///{local_home(storage) / 'mlflow.db'}"
 
 
-def open_ledger(root: str) -> Ledger:
-    """The ledger at a folder or URL, once it has answered.
+def open_ledger(root: str, s3_endpoint_url: str | None = None) -> Ledger:
+    """The ledger at a folder or URL, once it has answered; the endpoint may also come from the environment.
 
     Raises
     ------
     LedgerTrouble
-        It cannot be read: no folder, no rights, no credentials, no such protocol.
+        It cannot be read: no folder, no bucket, no rights, no credentials, no such protocol or host.
     """
+    endpoint = s3_endpoint_url or os.environ.get("ORCHESTRATOR_S3_ENDPOINT_URL")
+    storage = Storage(root, {"endpoint_url": endpoint} if endpoint else {})
     try:
-        storage = Storage(root)
         if storage.is_local and Path(storage.root).exists() and not Path(storage.root).is_dir():
             raise NotADirectoryError("it is a file, not a folder")
-        storage.size(FINGERPRINTS)
+        storage.names("")
     except Exception as error:  # each file system has errors of its own
-        line = next(iter(str(error).strip().splitlines()), "")
-        raise LedgerTrouble(f"ledger {root}: {type(error).__name__}: {line}") from error
+        raise LedgerTrouble(f"ledger {storage.shown}: {_alone(described(error), storage)}") from error
     return Ledger(storage)
+
+
+def check_writable(ledger: Ledger) -> None:
+    """Write to a remote ledger before anything is started.
+
+    Raises
+    ------
+    LedgerTrouble
+        It can be read but not written to.
+    """
+    try:
+        ledger.storage.probe()
+    except Exception as error:
+        shown = ledger.storage.shown
+        raise LedgerTrouble(
+            f"ledger {shown} can't be written to: {_alone(described(error), ledger.storage)}"
+        ) from error
+
+
+def _alone(sentence: str, storage: Storage) -> str:
+    """A sentence about a store without its name, which is said already."""
+    return sentence.removeprefix(f"{storage.shown}: ")

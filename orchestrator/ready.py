@@ -46,6 +46,8 @@ class Entry:
     reason: Reason
     sentence: str = ""
     losses: int = 0
+    pauses: int = 0
+    troubled_since: float | None = None
     recomputations: int = 0
     step: int = 0
     unsettled: int = 0

@@ -33,6 +33,8 @@ class Reason(StrEnum):
     DATA_MISSING = "data_missing"
     STOPPED = "stopped"
     LOST_PROCESS = "lost_process"
+    NO_SPACE = "no_space"
+    STORAGE_AWAY = "storage_away"
     ERROR = "error"
 
 
@@ -53,5 +55,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.DATA_MISSING: "its data are not there yet",
     Reason.STOPPED: "the study was asked to stop",
     Reason.LOST_PROCESS: "the process or node that computed it was lost",
+    Reason.NO_SPACE: "the node that computed it had no room left on its disk",
+    Reason.STORAGE_AWAY: "the ledger did not answer",
     Reason.ERROR: "it raised an error",
 }

@@ -16,6 +16,7 @@ Reduce = Callable[[CellSpec, Mapping[str, str]], CellSpec | None]
 
 LOSSES_ALLOWED = 3
 RECOMPUTATIONS_ALLOWED = 2
+FIRST_PAUSE_S, LONGEST_PAUSE_S, PATIENCE_S = 5.0, 60.0, 600.0
 SETTLED = frozenset({Phase.DONE, Phase.FAILED, Phase.BLOCKED})
 LOST = frozenset({Phase.FAILED, Phase.BLOCKED})
 
@@ -117,6 +118,7 @@ class Schedule:
         entry = self._entries[self._key(signature)]
         if step > entry.step:
             entry.step, entry.losses = step, 0
+            entry.pauses, entry.troubled_since = 0, None
 
     def again(self, signature: str, reason: Reason) -> None:
         """Put a running cell back among those that wait."""
@@ -135,6 +137,17 @@ class Schedule:
             return False
         self.again(signature, reason)
         return True
+
+    def troubled(self, signature: str, now: float) -> float | None:
+        """A node or the store was in trouble: seconds until `again` should be called; None when that lasts too long."""
+        entry = self._entries[self._key(signature)]
+        if entry.troubled_since is None:
+            entry.troubled_since = now
+        if now - entry.troubled_since > PATIENCE_S:
+            return None
+        pause_s = min(FIRST_PAUSE_S * 2.0**entry.pauses, LONGEST_PAUSE_S)
+        entry.pauses += 1
+        return pause_s
 
     def recompute(self, producer: str, reason: Reason) -> bool:
         """A published input is corrupt: compute it again; False when that was done often enough."""

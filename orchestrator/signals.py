@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from orchestrator import trouble
+
 ANSWER = b"\nstopping: checkpoints are being written; again to leave at once\n"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -33,12 +35,14 @@ class StopFlag:
             os._exit(128 + signum)
         self.signum = signum
         os.write(2, ANSWER)
+        trouble.hurry()
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
     """A flag that SIGINT and SIGTERM set while the block runs."""
     flag = StopFlag()
+    trouble.calm()
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     flag.listen()
     try:

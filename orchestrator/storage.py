@@ -1,23 +1,21 @@
-"""Files of the ledger and of the outside world, in a folder or behind a URL: the only room that knows fsspec, s3fs."""
+"""Files of the ledger, in a folder or behind a URL: the only room that knows fsspec, s3fs."""
 
 from __future__ import annotations
 
 import os
-import re
+import secrets
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-from orchestrator.local_files import LocalFiles, files_below
-from orchestrator.node_cache import NodeCache, default_folder
-from orchestrator.paths import UnsafePath, check_path, local_folder
+from orchestrator.local_files import LocalFiles
+from orchestrator.paths import UnsafePath, check_path, local_folder, without_secrets
+from orchestrator.trouble import ANSWER_PATIENCE_S, PATIENCE_S, patiently, refusal
 
-__all__ = ["OutsideFile", "Storage", "UnsafePath", "check_path", "list_files", "local_folder", "open_outside"]
+__all__ = ["Storage", "UnsafePath", "check_path", "connect", "local_folder"]
 
-_USER_IN_URL = re.compile(r"//[^/@]*@")
+_PROBE = "probe"
 _READERS = 16
 _WRITERS = 4
 
@@ -44,29 +42,42 @@ class Storage:
 
     `options` go to the fsspec file system (for S3: ``endpoint_url``, ``key``, ``secret``, ...); they are never printed
     and never written. Without ``endpoint_url`` S3 follows ``AWS_ENDPOINT_URL_S3`` and ``AWS_ENDPOINT_URL``.
-    A local `root` is made absolute, so that every process means the same folder.
+    A local `root` is made absolute, so that every process means the same folder. A remote store that doesn't answer is
+    asked again for `patience_s` seconds: then `trouble.StorageAway`; one that says no, `trouble.StorageRefused`.
     """
 
-    def __init__(self, root: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, root: str, options: Mapping[str, Any] | None = None, patience_s: float = ANSWER_PATIENCE_S
+    ) -> None:
         folder = local_folder(root)
         self.root = root if folder is None else str(folder)
         self.is_local = folder is not None
         self.options: dict[str, Any] = dict(options or {})
+        self.patience_s = patience_s
         self._files: _Files | None = None
         self._process = 0
 
     def __repr__(self) -> str:
         hidden = f", {len(self.options)} options hidden" if self.options else ""
-        return f"Storage({_USER_IN_URL.sub('//', self.root)!r}{hidden})"
+        return f"Storage({self.shown!r}{hidden})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root, "is_local": self.is_local, "options": self.options, "_files": None, "_process": 0}
+        return {**self.__dict__, "_files": None, "_process": 0}
+
+    @property
+    def shown(self) -> str:
+        """The root as people may see it."""
+        return without_secrets(self.root)
+
+    def be_patient(self) -> None:
+        """From now on wait for the store as long as a study may."""
+        self.patience_s = PATIENCE_S
 
     @property
     def files(self) -> _Files:
         """The connection of this process: a fork makes its own."""
         if self._files is None or self._process != os.getpid():
-            self._files = LocalFiles(Path(self.root)) if self.is_local else _RemoteFiles(self.root, self.options)
+            self._files = LocalFiles(Path(self.root)) if self.is_local else cast(_Files, _PatientFiles(self))
             self._process = os.getpid()
         return self._files
 
@@ -146,10 +157,40 @@ class Storage:
         """All files below a folder, by path from the root, with their sizes."""
         return self.files.find(check_path(path))
 
+    def probe(self) -> None:
+        """Write, read back, list and delete a small file; whatever goes wrong is raised."""
+        name, content = f"{_PROBE}-{secrets.token_hex(8)}", secrets.token_bytes(16)
+        self.write(f"{_PROBE}/{name}", content)
+        try:
+            if self.read(f"{_PROBE}/{name}") != content or name not in self.names(_PROBE):
+                raise OSError("a file written a moment ago does not read back as it was written")
+        finally:
+            self.delete(f"{_PROBE}/{name}")
+
     def local_path(self, path: str) -> Path | None:
         """Where the file lies on this machine, None for remote stores."""
         checked = check_path(path)
         return Path(self.root) / checked if self.is_local else None
+
+
+class _PatientFiles:
+    """The methods of `_RemoteFiles`, each tried again while the store of `storage` is away; all bear repetition."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._remote: _RemoteFiles | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*values: Any) -> Any:
+            storage = self._storage
+            return patiently(lambda: getattr(self._connected(), name)(*values), storage.patience_s, storage.shown)
+
+        return call
+
+    def _connected(self) -> _RemoteFiles:
+        if self._remote is None:
+            self._remote = _RemoteFiles(self._storage.root, self._storage.options)
+        return self._remote
 
 
 class _RemoteFiles:
@@ -177,7 +218,7 @@ class _RemoteFiles:
 
     def adopt(self, local: Path, path: str) -> None:
         self.put_file(local, path)
-        local.unlink()
+        local.unlink(missing_ok=True)
 
     def get_file(self, path: str, local: Path) -> None:
         self.fs.get_file(self.at(path), str(local))
@@ -207,7 +248,9 @@ class _RemoteFiles:
     def names(self, path: str) -> list[str]:
         try:
             found = self.fs.ls(self.at(path), detail=False)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if refusal(error) is not None:  # it is the bucket that is missing
+                raise
             return []
         inside = {name.rstrip("/")[len(self.at(path)) + 1 :] for name in found}
         return sorted(name for name in inside if name and not name.startswith("."))
@@ -223,81 +266,25 @@ def connect(url: str, options: Mapping[str, Any], fresh: bool = False) -> tuple[
     from fsspec.core import url_to_fs
 
     settings: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": fresh, **options}
-    if url.startswith(("s3://", "s3a://")):
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if endpoint and "endpoint_url" not in settings.get("client_kwargs", {}):
-            settings.setdefault("endpoint_url", endpoint)
+    is_s3 = url.startswith(("s3://", "s3a://"))
+    if is_s3:
+        settings = _s3_settings(settings)
+    else:
+        settings.pop("endpoint_url", None)
     fs, path = url_to_fs(url, **settings)
+    if is_s3:
+        fs.retries = 1  # `patiently` does that, and knows which errors are worth it
     return fs, str(path)
 
 
-@dataclass(frozen=True)
-class OutsideFile:
-    """A file of the outside world: `version` is its ETag, or its modification time in nanoseconds."""
-
-    path: str
-    size: int
-    version: str
-
-
-def list_files(url: str, suffixes: tuple[str, ...], options: Mapping[str, Any] | None = None) -> list[OutsideFile]:
-    """All visible files below a folder or URL that end in one of `suffixes` (in any case), sorted by path.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such folder.
-    """
-    found = _local_files(url) if local_folder(url) else _remote_files(url, options or {})
-    endings = tuple(suffix.lower() for suffix in suffixes)
-    return sorted((file for file in found if file.path.lower().endswith(endings)), key=lambda file: file.path)
-
-
-def _local_files(url: str) -> list[OutsideFile]:
-    folder = local_folder(url)
-    assert folder is not None
-    if folder.is_file():
-        about = folder.stat()
-        return [OutsideFile(str(folder), about.st_size, str(about.st_mtime_ns))]
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    return [OutsideFile(f"{folder}/{name}", info.st_size, str(info.st_mtime_ns)) for name, info in files_below(folder)]
-
-
-def _remote_files(url: str, options: Mapping[str, Any]) -> list[OutsideFile]:
-    fs, base = connect(url, options)
-    found = fs.find(base, detail=True, withdirs=False)
-    if not found:
-        raise FileNotFoundError(f"there is nothing at {_USER_IN_URL.sub('//', url)}")
-    start = url.rstrip("/")
-    visible = {name[len(base.rstrip("/")) :]: info for name, info in found.items()}
-    return [
-        OutsideFile(start + name, int(info["size"]), _version(info))
-        for name, info in visible.items()
-        if not any(part.startswith(".") for part in name.split("/"))
-    ]
-
-
-def _version(info: Mapping[str, Any]) -> str:
-    for key in ("ETag", "etag", "mtime", "LastModified", "created"):
-        if info.get(key) is not None:
-            return str(info[key]).strip('"')
-    return "unknown"
-
-
-@lru_cache(maxsize=1)
-def _outside_cache() -> NodeCache:
-    return NodeCache(default_folder() / "outside")
-
-
-def open_outside(url: str, cache: NodeCache | None = None, options: Mapping[str, Any] | None = None) -> BinaryIO:
-    """A local file, or a remote one through a bounded cache on this node; a new version at the same URL is fetched."""
-    folder = local_folder(url)
-    if folder is not None:
-        return folder.open("rb")
-    cache = cache or _outside_cache()
-    fs, path = connect(url, options or {})
-    info = fs.info(path)
-    if int(info.get("size") or 0) > cache.limit_bytes:
-        return cast(BinaryIO, fs.open(path, "rb"))
-    return cache.open(f"{url} {info.get('size')} {_version(info)}", lambda part: fs.get_file(path, str(part)))
+def _s3_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Endpoint from the settings or the environment; other stores than AWS know their buckets by path."""
+    found = dict(settings)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and "endpoint_url" not in found.get("client_kwargs", {}):
+        found.setdefault("endpoint_url", endpoint)
+    limits: dict[str, Any] = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 1}}
+    if found.get("endpoint_url"):
+        limits["s3"] = {"addressing_style": "path"}
+    found["config_kwargs"] = {**limits, **found.get("config_kwargs", {})}
+    return found

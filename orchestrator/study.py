@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import secrets
 import threading
@@ -16,11 +17,12 @@ from orchestrator.ledger import Ledger, Status
 from orchestrator.observers import Observer, Observers
 from orchestrator.outcome import ALL_DONE, REFUSED, WITH_FAILURES, Exclusions, Outcome
 from orchestrator.ready import Phase, Task
-from orchestrator.reasons import Reason, State
+from orchestrator.reasons import SENTENCES, Reason, State
 from orchestrator.schedule import Reduce, Schedule
 from orchestrator.signals import StopFlag, stop_on_signals
 from orchestrator.stages import STAGES, Stage
-from orchestrator.worker import Event, WorkOrder, placed
+from orchestrator.trouble import StorageAway, StorageRefused, described
+from orchestrator.worker import Event, WorkOrder, placed, trouble_of
 
 __all__ = ["ALL_DONE", "REFUSED", "WITH_FAILURES", "Execution", "Observer", "Outcome", "new_driver", "run_study"]
 
@@ -105,6 +107,7 @@ class _Study:
         self._done: list[str] = []
         self._excluded = Exclusions()
         self._running: dict[str, Reason] = {}
+        self._parked: list[tuple[float, str, Reason]] = []
 
     def run(self) -> Outcome:
         refused: list[str] = []
@@ -113,6 +116,8 @@ class _Study:
             self._start_telling()
             if not self._schedule.finished:
                 refused = self._compute()
+        except (StorageAway, StorageRefused) as error:
+            aborted = f"the ledger failed: {described(error)}"
         except Exception as error:
             aborted = placed(error)
         outcome = self._outcome(refused, aborted)
@@ -176,6 +181,7 @@ class _Study:
 
     def _loop(self, backend: Backend) -> None:
         while not self._schedule.finished and not self._flag.is_set():
+            self._unpark()
             full: set[tuple[str, bool]] = set()  # what has no room now: thousands of tasks may be ready
             for task in self._schedule.ready():
                 kind = (task.stage.name, task.whole)
@@ -186,6 +192,12 @@ class _Study:
             if not self._schedule.trainings_left:
                 backend.no_more_trainings()
             backend.poll(self._handle)
+
+    def _unpark(self) -> None:
+        """Put cells back among those that wait once the pause after trouble of a node or the store is over."""
+        while self._parked and self._parked[0][0] <= time.monotonic():
+            _, signature, reason = heapq.heappop(self._parked)
+            self._schedule.again(signature, reason)
 
     def _drain(self, backend: Backend) -> None:
         """After a stop: nothing new; what runs has `STOP_GRACE_S` to publish or to save its checkpoint."""
@@ -260,6 +272,14 @@ class _Study:
         self._finished(spec, status, False)
 
     def _lost(self, spec: CellSpec, event: Event, reason: Reason) -> None:
+        if reason in (Reason.NO_SPACE, Reason.STORAGE_AWAY):
+            now = time.monotonic()
+            pause_s = self._schedule.troubled(event.signature, now)
+            if pause_s is None:
+                self._fail(spec, reason, f"{SENTENCES[reason]} for too long: {event.sentence}")
+            else:
+                heapq.heappush(self._parked, (now + pause_s, event.signature, reason))
+            return
         if not self._schedule.lost(event.signature, reason):
             what = "process was lost" if reason is Reason.LOST_PROCESS else "end could not be recorded"
             self._fail(spec, reason, f"its {what} again and again: {event.sentence}")
@@ -271,8 +291,14 @@ class _Study:
         self._fail(spec, Reason.INPUT_CORRUPT, f"its input {event.producer[:12]} is corrupt and stays so")
 
     def _fail(self, spec: CellSpec, reason: Reason, sentence: str) -> None:
-        attempt = self._ledger.begin(spec, reason, self._driver)
-        self._settled(spec, self._ledger.fail(attempt, reason, sentence, 0.0))
+        try:
+            attempt = self._ledger.begin(spec, reason, self._driver)
+            status = self._ledger.fail(attempt, reason, sentence, 0.0)
+        except OSError as error:  # said here and in the outcome; the next run finds it interrupted, and tries again
+            if trouble_of(error) is None:
+                raise
+            status = Status(spec.stage, spec.signature, spec.name, "failed", "", {}, {}, sentence, reason, 0.0, (), {})
+        self._settled(spec, status)
 
     def _outcome(self, refused: list[str], aborted: str | None) -> Outcome:
         schedule, done = self._schedule, set(self._done)

@@ -15,15 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from orchestrator import trouble
 from orchestrator.graph import CellSpec
 from orchestrator.ledger import Attempt, CorruptArtefact, Ledger, Status
 from orchestrator.node_cache import default_folder
+from orchestrator.outside import open_outside
 from orchestrator.reasons import Reason
 from orchestrator.stages import Stage
-from orchestrator.storage import Storage, open_outside
+from orchestrator.storage import Storage
 from tasks.contract import Artefact, Cell, Context, Input, Result, Run, Stopped, TaskError
 
 STOP_CHECK_S = 1.0
+FULL_BELOW_BYTES = 2**20
 LONGEST_SENTENCE = 400
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -82,7 +85,19 @@ def execute(order: WorkOrder, emit: Emit, should_stop: Callable[[], bool]) -> No
             _Task(order, tell, should_stop, Path(scratch), settle).run()
     except Exception as error:  # the ledger could not be written to, or there is no room for temporary files
         for signature in left:
-            emit(Event("lost", signature, reason=Reason.ERROR, sentence=sentence(error)))
+            emit(Event("lost", signature, reason=trouble_of(error) or Reason.ERROR, sentence=sentence(error)))
+
+
+def trouble_of(error: BaseException, folder: Path | None = None) -> Reason | None:
+    """The trouble of a node or of the store, in which a cell has no part; not every library names a full disk."""
+    if trouble.away(error):
+        return Reason.STORAGE_AWAY
+    if trouble.no_room(error):
+        return Reason.NO_SPACE
+    with suppress(OSError):
+        if folder is not None and shutil.disk_usage(folder).free < FULL_BELOW_BYTES:
+            return Reason.NO_SPACE
+    return None
 
 
 def stop_marker(storage: Storage, path: str) -> Callable[[], bool]:
@@ -151,7 +166,8 @@ class _Task:
             run = self._order.stage.load()
         except Exception as error:
             self._begin_all()
-            self._fail_all(error)
+            if not self._lose(error):
+                self._fail_all(error)
             return
         self._settle()
         self._begin_all()
@@ -173,6 +189,8 @@ class _Task:
                 self._emit(Event("corrupt", spec.signature, reason=error.reason, producer=error.signature))
                 continue
             except Exception as error:
+                if trouble_of(error, self._scratch) is not None:
+                    raise
                 self._fail(attempt, spec.signature, error)
                 continue
             cell = Cell(spec.signature, spec.stage, spec.config, inputs, attempt.out_dir)
@@ -202,6 +220,8 @@ class _Task:
     def _raised(self, error: Exception, signatures: list[str]) -> bool:
         if self._corrupt is not None:
             self._recompute(self._corrupt)
+            return True
+        if self._lose(error):
             return True
         left = [signature for signature in signatures if signature in self._open]
         if len(signatures) > 1 and left:
@@ -237,7 +257,8 @@ class _Task:
             return self._ledger.checkpoints(self._order.stage.name, signature, self._scratch / "checkpoints")
 
         def open_file(path: str) -> BinaryIO:
-            return open_outside(path if "://" in path else os.path.join(self._order.folder, path))  # noqa: PTH118
+            url = path if "://" in path else os.path.join(self._order.folder, path)  # noqa: PTH118
+            return open_outside(url, options=self._order.storage.options)
 
         return Context(open_file, progress, self._should_stop, checkpoints)
 
@@ -275,6 +296,18 @@ class _Task:
             else:
                 self._ledger.abandon(attempt, Reason.SET_BACK)
                 self._emit(Event("again", signature))
+
+    def _lose(self, error: Exception) -> bool:
+        """Give all open cells back when it was none of their doing; False when it may have been."""
+        reason = trouble_of(error, self._scratch)
+        if reason is None:
+            return False
+        for signature, (attempt, _) in list(self._open.items()):
+            del self._open[signature]
+            with suppress(Exception):  # the next attempt says why
+                self._ledger.abandon(attempt, reason)
+            self._emit(Event("lost", signature, reason=reason, sentence=sentence(error)))
+        return True
 
     def _let_go(self) -> None:
         for signature, (attempt, _) in list(self._open.items()):

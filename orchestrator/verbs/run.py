@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 
-from orchestrator.opening import Study
+from orchestrator.opening import Study, check_writable
 from orchestrator.planner_eeg import reduce
 from orchestrator.progress import Progress
 from orchestrator.report import build
@@ -30,6 +30,9 @@ def run(study: Study, inline: bool, address: str | None, retry_failed: bool) -> 
     for note in study.graph.notes:
         _say(f"note: {note}")
     settings = study.experiment.execution
+    if not study.ledger.storage.is_local:
+        check_writable(study.ledger)
+    study.ledger.storage.be_patient()
     execution = Execution(
         inline=inline,
         address=address or settings.address,

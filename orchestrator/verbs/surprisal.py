@@ -12,11 +12,12 @@ from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Ledger
 from orchestrator.manifest import AUDIO_SUFFIXES, File, Fingerprints
 from orchestrator.opening import open_ledger
+from orchestrator.outside import list_files
 from orchestrator.reading import UsageError
 from orchestrator.reasons import SENTENCES, State
 from orchestrator.signature import SHORT, canonical, sign
 from orchestrator.stages import STAGES
-from orchestrator.storage import Storage, list_files
+from orchestrator.storage import Storage
 from tasks.audio.config import DataSet, SplitConfig
 from tasks.config import SurprisalConfig
 
@@ -124,7 +125,7 @@ def _corpus(storage: Storage, files: Sequence[str]) -> CellSpec:
     described: dict[str, File] = {}
     for name in files:
         try:
-            found = list_files(name, AUDIO_SUFFIXES)
+            found = list_files(name, AUDIO_SUFFIXES, storage.options)
         except FileNotFoundError:
             raise UsageError(f"{name}: no such recording or folder") from None
         if not found:

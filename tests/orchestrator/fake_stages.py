@@ -71,6 +71,10 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
 def _misbehave(config: Mapping[str, Any]) -> None:
     if "raises" in config:
         raise ValueError(config["raises"])
+    if "no_space" in config:
+        room = Path(str(config["no_space"]))
+        if not room.exists():
+            raise RuntimeError("could not be written") from OSError(28, "No space left on device")
     if "task_error" in config:
         raise TaskError(str(config["task_error"]))
     marker = config.get("dies_unless")

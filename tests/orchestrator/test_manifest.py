@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.manifest import Fingerprints, Manifest, resolve
+from orchestrator.outside import OutsideFile
 from orchestrator.reading import load_experiment
-from orchestrator.storage import OutsideFile, Storage
+from orchestrator.storage import Storage
 
 OWN = str(Path(__file__).parents[2] / "experiments/recordings.yaml")
 
@@ -93,4 +94,4 @@ def test_files_that_cannot_be_read_are_left_out_with_a_note(folder: Path, monkey
 def test_a_store_that_does_not_answer_is_said(folder: Path) -> None:
     found = look("data.path=foo://music", "eeg.cnd.path=foo://eeg")
     for place in ("foo://music", "foo://eeg"):
-        assert found.missing[place] == f"{place}: can't be listed (ValueError: Protocol not known: foo)"
+        assert found.missing[place] == f"{place}: can't be listed: ValueError: Protocol not known: foo"

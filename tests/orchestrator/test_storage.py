@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.node_cache import NodeCache
-from orchestrator.storage import Storage, UnsafePath, list_files, open_outside
+from orchestrator.outside import list_files, open_outside
+from orchestrator.storage import Storage, UnsafePath
 
 ESCAPES = ["../outside", "a/../../b", "/etc/passwd", "a//b", "a/", ".hidden", "a/.b", "a\\b", "a/*", "a\x00b", "a/[b]"]
 

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from fake_stages import STAGES, cell, graph
 
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Ledger, Status
-from orchestrator.reasons import Reason
+from orchestrator.reasons import Reason, State
 from orchestrator.storage import Storage
 from orchestrator.study import Execution, Outcome, run_study
+from orchestrator.trouble import StorageAway
 
 INLINE = Execution(inline=True)
 
@@ -174,16 +176,18 @@ class FullDisk(Ledger):
 
 
 def test_a_ledger_that_stays_full_ends_the_study_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.schedule.FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr("orchestrator.schedule.PATIENCE_S", 0.3)
     ledger, diary = FullDisk(Storage(str(tmp_path / "ledger")), 1000, monkeypatch), Diary()
     outcome = run_study(small_study(), ledger, INLINE, [diary], stages=STAGES)
-    assert outcome.exit_code == 1
-    assert outcome.aborted is not None
-    assert outcome.aborted.startswith("OSError: [Errno 28] No space left on device [test_study_inline.py:")
+    assert (outcome.exit_code, outcome.aborted, outcome.done) == (1, None, [])
+    assert all("no room left on its disk for too long" in sentence for sentence in outcome.failed.values())
     assert diary.lines[-1] == ("study_finished", 1)
     assert not ledger.alive_drivers(60.0)
 
 
 def test_a_ledger_that_is_full_for_a_moment_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.schedule.FIRST_PAUSE_S", 0.1)
     ledger = FullDisk(Storage(str(tmp_path / "ledger")), 2, monkeypatch)
     outcome = run_study(small_study(), ledger, INLINE, stages=STAGES)
     assert (outcome.exit_code, outcome.aborted, len(outcome.done)) == (0, None, 10)
@@ -291,3 +295,46 @@ def statuses(folder: Path, stage: str) -> list[Status]:
     ledger = Ledger(Storage(str(folder / "ledger")))
     found = [ledger.status(stage, signature) for signature in ledger.signatures(stage)]
     return [status for status in found if status is not None]
+
+
+def test_trouble_of_a_node_is_waited_out(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.schedule.FIRST_PAUSE_S", 0.2)
+    room = tmp_path / "room"
+    spec, other = cell("latents", "a", no_space=str(room)), cell("latents", "b")
+    threading.Timer(1.0, room.touch).start()
+    outcome = run_study(graph(spec, other), ledger, INLINE, stages=STAGES)
+    assert outcome.exit_code == 0
+    history = ledger.history("latents", spec.signature)
+    assert {record.reason for record in history[1:]} == {Reason.NO_SPACE}
+    assert [record.outcome for record in history][-1] == "done"
+    assert 1 < len(history) < 8
+
+
+def test_trouble_that_lasts_fails_the_cell_in_the_end(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.schedule.FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr("orchestrator.schedule.PATIENCE_S", 0.5)
+    spec = cell("latents", "a", no_space=str(tmp_path / "never"))
+    outcome = run_study(graph(spec), ledger, INLINE, stages=STAGES)
+    assert outcome.exit_code == 1
+    assert "no room left on its disk for too long" in outcome.failed[spec.signature]
+    assert ledger.survey([spec], full=True)[spec.signature][:2] == (State.FAILED, Reason.FAILED_BEFORE)
+
+
+def test_a_ledger_that_stays_away_gives_no_false_done(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.schedule.FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr("orchestrator.schedule.PATIENCE_S", 0.3)
+
+    def away(*values: object, **named: object) -> None:
+        raise StorageAway("it does not answer")
+
+    monkeypatch.setattr(Ledger, "publish", away)
+    monkeypatch.setattr(Ledger, "abandon", away)
+    monkeypatch.setattr(Ledger, "fail", away)
+    spec = cell("latents", "a")
+    outcome = run_study(graph(spec), ledger, INLINE, stages=STAGES)
+    assert (outcome.exit_code, outcome.done) == (1, [])
+    assert "the ledger did not answer for too long" in outcome.failed[spec.signature]
+    monkeypatch.undo()
+    assert ledger.survey([spec], full=True)[spec.signature][:2] == (State.TO_DO, Reason.INTERRUPTED)

@@ -378,7 +378,7 @@ def test_ledger_without_credentials_is_one_line(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     result = call("plan", DEMO, *SMALL, "--ledger", "s3://bucket/prefix")
     assert result.exit_code == 3, result.output
-    assert "orchestrator: ledger s3://bucket/prefix: NoCredentialsError" in result.stderr
+    assert "orchestrator: ledger s3://bucket/prefix: no credentials were found" in result.stderr
     assert "Traceback" not in result.stderr
     unknown = call("plan", DEMO, *SMALL, "--ledger", "nowhere://bucket")
     assert (unknown.exit_code, unknown.stderr.count("\n")) == (3, 1)

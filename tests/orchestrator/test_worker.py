@@ -11,6 +11,7 @@ from orchestrator.graph import CellSpec
 from orchestrator.ledger import Ledger
 from orchestrator.reasons import Reason
 from orchestrator.storage import Storage
+from orchestrator.trouble import StorageAway
 from orchestrator.worker import Event, WorkOrder, execute, sentence, stop_marker, threads
 from tasks.contract import TaskError
 
@@ -122,11 +123,18 @@ def test_cells_beside_one_with_a_corrupt_input_are_set_back(ledger: Ledger) -> N
 
 
 @pytest.mark.parametrize("method", ["begin", "publish"])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "No space left on device"), Reason.NO_SPACE),
+        (StorageAway("s3://b: it does not answer"), Reason.STORAGE_AWAY),
+    ],
+)
 def test_a_ledger_that_fails_loses_the_cells_and_raises_nothing(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, method: str
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, method: str, error: OSError, reason: Reason
 ) -> None:
     def full(*values: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(Ledger, method, full)
     monkeypatch.setattr(Ledger, "fail", full)
@@ -134,8 +142,16 @@ def test_a_ledger_that_fails_loses_the_cells_and_raises_nothing(
     events = work(ledger, *cells)
     lost = {event.signature: event for event in events if event.kind == "lost"}
     assert list(lost) == [spec.signature for spec in cells]
-    assert {event.reason for event in lost.values()} == {Reason.ERROR}
-    assert {event.sentence for event in lost.values()} == {"OSError: [Errno 28] No space left on device"}
+    assert {event.reason for event in lost.values()} == {reason}
+    assert {event.sentence for event in lost.values()} == {f"{type(error).__name__}: {error}"}
+
+
+def test_a_full_disk_is_no_failure_of_the_cell(ledger: Ledger) -> None:
+    spec = cell("level", "a", no_space=True)
+    events = work(ledger, spec)
+    assert kinds(events, spec) == ["started", "lost"]
+    assert ledger.status("level", spec.signature) is None
+    assert why(ledger, spec) is Reason.NO_SPACE
 
 
 def test_a_training_goes_on_from_its_checkpoint(ledger: Ledger) -> None:

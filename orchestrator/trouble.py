@@ -1,0 +1,243 @@
+"""What the errors of a store mean: wait and try again, or say in one sentence what is wrong and what to do."""
+
+from __future__ import annotations
+
+import errno
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from orchestrator.paths import without_secrets
+
+T = TypeVar("T")
+
+PATIENCE_S = 300.0
+"""How long an operation of a running study waits for a store that is away."""
+
+ANSWER_PATIENCE_S = 15.0
+"""The same where a person waits for an answer."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
+
+_hurry = threading.Event()
+
+_REMEDIES = {
+    "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or the role",
+    "InvalidAccessKeyId": "the store does not know this access key; check AWS_ACCESS_KEY_ID or ~/.aws/credentials",
+    "ExpiredToken": "the credentials have expired; renew them (a new session token, or aws sso login)",
+    "ExpiredTokenException": "the credentials have expired; renew them (a new session token, or aws sso login)",
+    "RequestExpired": "the credentials have expired; renew them (a new session token, or aws sso login)",
+    "InvalidToken": "the session token is not valid; check AWS_SESSION_TOKEN, or unset it",
+    "NoSuchBucket": "there is no such bucket; create it, or correct the URL",
+    "InvalidBucketName": "this cannot be the name of a bucket; correct the URL",
+    "AccessDenied": "access is denied; these credentials need s3:ListBucket on the bucket, and s3:GetObject, "
+    "s3:PutObject and s3:DeleteObject below the prefix",
+    "AllAccessDisabled": "all access to this bucket is disabled",
+    "AccountProblem": "the store refuses this account",
+    "RequestTimeTooSkewed": "this machine's clock is wrong; set it (NTP)",
+    "PermanentRedirect": "the bucket lies in another region; set AWS_DEFAULT_REGION to it",
+    "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_DEFAULT_REGION to it",
+    "403": "access is denied, or the key or secret is wrong; check the credentials and their rights on this prefix",
+}
+_NO_CREDENTIALS = (
+    "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or a role"
+)
+_NAMES = {
+    "NoCredentialsError": _NO_CREDENTIALS,
+    "PartialCredentialsError": "the credentials are incomplete; both a key and a secret are needed",
+    "ProfileNotFound": "AWS_PROFILE names a profile that ~/.aws does not have",
+    "UnauthorizedSSOTokenError": "the SSO session has expired; run aws sso login",
+    "SSOTokenLoadError": "there is no SSO session; run aws sso login",
+    "InvalidRegionError": "AWS_DEFAULT_REGION is not the name of a region",
+}
+_TRANSIENT_NAMES = (
+    "EndpointConnectionError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "ConnectionClosedError",
+    "HTTPClientError",
+    "ClientConnectorError",
+    "ClientOSError",
+    "ClientPayloadError",
+    "ServerDisconnectedError",
+    "ServerTimeoutError",
+    "FSTimeoutError",
+    "IncompleteRead",
+    "ResponseParserError",
+    "ResponseStreamingError",
+    "CredentialRetrievalError",
+    "MetadataRetrievalError",
+)
+_TRANSIENT_CODES = {
+    "SlowDown",
+    "ServiceUnavailable",
+    "InternalError",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "TooManyRequests",
+    "OperationAborted",
+    "XAmzContentSHA256Mismatch",
+    "500",
+    "502",
+    "503",
+    "504",
+    "429",
+}
+_UNKNOWN_HOST = (
+    "ClientConnectorDNSError",
+    "Name or service not known",
+    "nodename nor servname",
+    "No address associated with hostname",
+    "Temporary failure in name resolution",
+    "Domain name not found",
+    "getaddrinfo failed",
+)
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class StorageAway(OSError):
+    """The store did not answer for as long as patience lasts."""
+
+
+class StorageRefused(OSError):
+    """The store answered, and will go on answering, that it won't: one sentence with the remedy."""
+
+
+def no_room(error: BaseException) -> bool:
+    """True when a disk or quota of this node is full, however the library that met it wraps that."""
+    return any(
+        (isinstance(link, OSError) and link.errno in _NO_ROOM) or "No space left on device" in str(link)
+        for link in chain(error)
+    )
+
+
+def away(error: BaseException) -> bool:
+    """True when a store did not answer."""
+    return any(isinstance(link, StorageAway) for link in chain(error))
+
+
+def transient(error: BaseException) -> bool:
+    """True when the same request may succeed later."""
+    for link in chain(error):
+        code, status = _code(link)
+        if code in _TRANSIENT_CODES or (status is not None and status >= 500 and status != 501):
+            return True
+        if isinstance(link, TimeoutError | ConnectionError) or type(link).__name__ in _TRANSIENT_NAMES:
+            return True
+    return False
+
+
+def refusal(error: BaseException) -> str | None:
+    """What is wrong for good, and the remedy, in one sentence; None when waiting may help or nothing is known."""
+    for link in chain(error):
+        code, status = _code(link)
+        if code in _REMEDIES:
+            return f"{_REMEDIES[code]} ({code})"
+        if status in (401, 403):
+            return _REMEDIES["403"]
+        if type(link).__name__ in _NAMES:
+            return _NAMES[type(link).__name__]
+        if "Invalid endpoint" in str(link) or "not a supported" in str(link):
+            return "this is no address of a store; an endpoint looks like https://host:port"
+    return None
+
+
+def unknown_host(error: BaseException) -> bool:
+    """True when a host name could not be resolved: a slip of the pen, or a network that is down."""
+    words = " ".join(f"{type(link).__name__} {link}" for link in chain(error))
+    return any(word in words for word in _UNKNOWN_HOST)
+
+
+def described(error: BaseException) -> str:
+    """One line about any error of a store, for people: no secrets, no line breaks, the remedy where one is known."""
+    if isinstance(error, StorageAway | StorageRefused):
+        return _line(error)
+    said = refusal(error)
+    if said is None and unknown_host(error):
+        said = "the host name can't be resolved; check the endpoint (execution.s3_endpoint_url) and the network"
+    if said is None and (transient(error) or away(error)):
+        said = f"it does not answer ({_last(error)}); is the endpoint right, and is the store up?"
+    return said or f"{type(error).__name__}: {_line(error)}"
+
+
+def hurry() -> None:
+    """End all waiting for stores in this process: it was asked to stop."""
+    _hurry.set()
+
+
+def hurried() -> bool:
+    return _hurry.is_set()
+
+
+def wait(seconds: float) -> bool:
+    """Sleep, but not once this process was asked to stop; True when it was."""
+    return _hurry.wait(seconds)
+
+
+def calm() -> None:
+    """Waiting is allowed again: a new study begins in this process."""
+    _hurry.clear()
+
+
+def patiently(call: Callable[[], T], patience_s: float, where: str) -> T:
+    """The result of `call`, tried again with longer and longer pauses while its errors are transient.
+
+    Raises
+    ------
+    StorageAway
+        They stayed so for `patience_s`, or the process was asked to stop meanwhile.
+    StorageRefused
+        The store says that this will never work.
+    """
+    until = time.monotonic() + patience_s
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            return call()
+        except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+            if refusal(error) is None:
+                raise
+            raise StorageRefused(f"{where}: {refusal(error)}") from error
+        except Exception as error:
+            if not transient(error) or (patience_s <= ANSWER_PATIENCE_S and unknown_host(error)):
+                if refusal(error) is not None or unknown_host(error):
+                    raise StorageRefused(f"{where}: {described(error)}") from error
+                raise
+            if time.monotonic() + pause_s > until or wait(pause_s * (0.5 + random.random())):
+                raise StorageAway(f"{where}: {described(error)}") from error
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it came from, each once."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _code(error: BaseException) -> tuple[str | None, int | None]:
+    """Error code and HTTP status of an S3 store's answer."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return None, None
+    code = response.get("Error", {}).get("Code")
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return (str(code) if code else None), (int(status) if isinstance(status, int) else None)
+
+
+def _last(error: BaseException) -> str:
+    """What lies at the bottom of an error, in a few words."""
+    *_, last = (link for link in chain(error))
+    return f"{type(last).__name__}: {_line(last)}" if _line(last) else type(last).__name__
+
+
+def _line(error: BaseException) -> str:
+    return without_secrets(" ".join(str(error).split()))[:300]
