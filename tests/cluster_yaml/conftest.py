@@ -14,8 +14,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def ec2_endpoint() -> Iterator[str]:
-    """A throw-away AWS on loopback; it takes any key and starts nothing."""
+    """A throw-away AWS on loopback, as empty as a new account; it takes any key and starts nothing."""
+    from moto.moto_api._internal.models import moto_api_backend
     from moto.server import ThreadedMotoServer
+
+    moto_api_backend.reset()
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

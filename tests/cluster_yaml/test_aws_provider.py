@@ -1,4 +1,4 @@
-"""Ray's own AWS provider with cluster.yaml against an EC2 on loopback: what it makes, and that it takes it away again."""
+"""Ray's own AWS provider with cluster.yaml against an EC2 on loopback: what it makes, and that it takes it away."""
 
 from __future__ import annotations
 
