@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.experiment import ROLES, Experiment, Science
 from orchestrator.paths import local_folder
+from orchestrator.redaction import redact
 from orchestrator.storage import OutsideFile, Storage, list_files
 from tasks.eeg.config import CndConfig
 
@@ -117,7 +118,7 @@ def _listed(manifest: Manifest, path: str, suffixes: tuple[str, ...], absent: st
         if absent is not None:
             manifest.missing[path] = f"{path}: {absent}"
     except Exception as error:  # fsspec and the stores behind it raise whatever they met
-        reason = " ".join(str(error).split()) or "no reason given"
+        reason = " ".join(redact(str(error)).split()) or "no reason given"
         manifest.missing[path] = f"{path}: can't be listed ({type(error).__name__}: {reason})"
     return []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from typing import Any, BinaryIO, Protocol, cast
 from orchestrator.local_files import LocalFiles, files_below
 from orchestrator.node_cache import NodeCache, default_folder
 from orchestrator.paths import UnsafePath, check_path, local_folder
+from orchestrator.redaction import redact
 
 __all__ = ["OutsideFile", "Storage", "UnsafePath", "check_path", "list_files", "local_folder", "open_outside"]
 
-_USER_IN_URL = re.compile(r"//[^/@]*@")
 _READERS = 16
 _WRITERS = 4
 
@@ -57,7 +56,7 @@ class Storage:
 
     def __repr__(self) -> str:
         hidden = f", {len(self.options)} options hidden" if self.options else ""
-        return f"Storage({_USER_IN_URL.sub('//', self.root)!r}{hidden})"
+        return f"Storage({redact(self.root)!r}{hidden})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root, "is_local": self.is_local, "options": self.options, "_files": None, "_process": 0}
@@ -268,7 +267,7 @@ def _remote_files(url: str, options: Mapping[str, Any]) -> list[OutsideFile]:
     fs, base = connect(url, options)
     found = fs.find(base, detail=True, withdirs=False)
     if not found:
-        raise FileNotFoundError(f"there is nothing at {_USER_IN_URL.sub('//', url)}")
+        raise FileNotFoundError(f"there is nothing at {redact(url)}")
     start = url.rstrip("/")
     visible = {name[len(base.rstrip("/")) :]: info for name, info in found.items()}
     return [
