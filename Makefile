@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench audit token up clean FORCE
 
 demo: $(READY)
 	$(BIN)/orchestrator run experiments/demo.yaml
@@ -23,6 +23,27 @@ bench: $(READY)
 	@mkdir -p benchmarks/results
 	@set -e; for script in $(wildcard benchmarks/*.py); do $(BIN)/python $$script; done \
 		| tee benchmarks/results/$$(date +%F)-$$(uname -m)-cpu.jsonl
+
+# Known vulnerabilities of the locked packages. Asks a service on the internet, so it is not part of the tests.
+audit: $(READY)
+	@$(BIN)/pip-audit --strict --requirement requirements.lock --require-hashes --disable-pip --progress-spinner off || { \
+		echo "make audit: not passed. Either the packages above have known vulnerabilities, or (could not be audited," >&2; \
+		echo "connection) the service that knows them was not reached, and nothing is known about any package." >&2; exit 1; }
+
+# A cluster: everybody who has the token may run code on it.
+CLUSTER ?= cluster.yaml
+TOKEN := $(HOME)/.ray/auth_token
+
+up: $(READY) token .commit
+	$(BIN)/ray up $(CLUSTER)
+
+token:
+	@umask 077 && mkdir -p $(dir $(TOKEN)) && test -s $(TOKEN) || \
+		$(PYTHON) -c 'import secrets; print(secrets.token_hex(32), end="")' > $(TOKEN)
+	@chmod 600 $(TOKEN)
+
+.commit: $(READY) FORCE
+	@$(BIN)/python -c 'from orchestrator.provenance import note; print(note())' > $@
 
 # Results are not cleaned: delete the ledger (./results) yourself.
 clean:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.paths import check_path
 from orchestrator.status import dump
 from orchestrator.storage import Storage
 
@@ -69,7 +70,7 @@ class LedgerCheckpoints:
         """A copy in `scratch`: in the ledger another driver at the same cell may remove it at any time."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"checkpoint-{step}-", dir=self.scratch))
-        for name in names:
+        for name in map(check_path, names):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             self.storage.get_file(f"{self._at(step)}/files/{name}", folder / name)
         return folder

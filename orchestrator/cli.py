@@ -69,7 +69,7 @@ def plan(
     with _one_line_errors():
         from orchestrator.verbs.plan import plan as plan_verb
 
-        typer.echo(plan_verb(_open(experiment, overrides, ledger), as_json, everything, show_config))
+        _show(plan_verb(_open(experiment, overrides, ledger), as_json, everything, show_config))
 
 
 @app.command()
@@ -83,7 +83,7 @@ def status(
     with _one_line_errors():
         from orchestrator.verbs.status import status as status_verb
 
-        typer.echo(status_verb(_open(experiment, overrides, ledger), as_json))
+        _show(status_verb(_open(experiment, overrides, ledger), as_json))
 
 
 @app.command()
@@ -92,7 +92,7 @@ def report(experiment: ExperimentArgument, overrides: Overrides = None, ledger: 
     with _one_line_errors():
         from orchestrator.verbs.report import report as report_verb
 
-        typer.echo(report_verb(_open(experiment, overrides, ledger)))
+        _show(report_verb(_open(experiment, overrides, ledger)))
 
 
 @app.command()
@@ -105,7 +105,7 @@ def explain(
     with _one_line_errors():
         from orchestrator.verbs.explain import explain as explain_verb
 
-        typer.echo(explain_verb(ledger, signature, as_json))
+        _show(explain_verb(ledger, signature, as_json))
 
 
 @app.command()
@@ -164,8 +164,16 @@ def _one_line_errors() -> Iterator[None]:
         _refuse(f"stopped; nothing done is lost. To go on: {shlex.join(sys.argv)}", 130)
 
 
+def _show(text: str) -> None:
+    from orchestrator.redaction import redact
+
+    typer.echo(redact(text))
+
+
 def _refuse(sentence: str, code: int = 2) -> NoReturn:
-    typer.echo(f"orchestrator: {sentence}", err=True)
+    from orchestrator.redaction import redact
+
+    typer.echo(f"orchestrator: {redact(sentence)}", err=True)
     raise SystemExit(code)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from orchestrator.redaction import has_user, redact
 from tasks.audio.config import DataSet, SplitConfig
 from tasks.autoencoder.config import AutoencoderConfig
 from tasks.config import Config, PitchConfig, ReconstructionConfig, SurprisalConfig
@@ -112,7 +113,7 @@ class ExecutionConfig(Config):
 
     ledger: str = "./results"
     s3_endpoint_url: str | None = None
-    tracking_uri: str | None = None
+    tracking_uri: str | None = Field(None, repr=False)
     address: str | None = None
     cpus: int | None = Field(None, ge=1)
     gpus_per_training: float = Field(0.0, ge=0)
@@ -125,6 +126,18 @@ class Experiment(Config):
     science: Science
     sweep: tuple[dict[str, list[Any]], ...] = ()
     execution: ExecutionConfig = ExecutionConfig()
+
+    @model_validator(mode="after")
+    def _paths_hold_no_secrets(self) -> Experiment:
+        secret = next(
+            (text for text in _texts([self.science.model_dump(), self.execution.ledger]) if has_user(text)), None
+        )
+        if secret is not None:
+            raise ValueError(
+                f"{redact(secret)}: a path is written into the ledger, so it can't hold a password; give it in the "
+                "environment (for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or use an instance role"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sweep_makes_variants(self) -> Experiment:
@@ -168,6 +181,16 @@ def _need_one_family(variants: Sequence[Science]) -> None:
                     f"{differs} differs between variants, but they are compared on the same material by one test; "
                     "give it one value, or make a study of its own"
                 )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in nested settings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for item in value.values() for text in _texts(item))
+    elif isinstance(value, list | tuple):
+        yield from (text for item in value for text in _texts(item))
 
 
 def _at(science: Mapping[str, Any], key: str) -> Any:

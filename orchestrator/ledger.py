@@ -24,6 +24,7 @@ from orchestrator.graph import CellSpec
 from orchestrator.paths import UnsafePath
 from orchestrator.provenance import process_facts, provenance, utc_now
 from orchestrator.reasons import Reason, State
+from orchestrator.redaction import redact
 from orchestrator.signature import canonical_json
 from orchestrator.stages import STAGES
 from orchestrator.status import AttemptRecord, FileRecord, Status, StatusDamaged, dump
@@ -124,7 +125,7 @@ class Ledger:
     def fail(self, attempt: Attempt, reason: Reason, sentence: str, seconds: float) -> Status:
         """Record why there is no result; a whole result of another attempt stays and is returned."""
         shutil.rmtree(attempt.out_dir, ignore_errors=True)
-        status = replace(self._describe(attempt, "failed", reason, seconds), failure=sentence)
+        status = replace(self._describe(attempt, "failed", reason, seconds), failure=redact(sentence))
         return self._put_status(attempt, status)
 
     def abandon(self, attempt: Attempt, why: Reason) -> None:

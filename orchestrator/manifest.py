@@ -12,7 +12,8 @@ from typing import Any
 
 from orchestrator.experiment import ROLES, Experiment, Science
 from orchestrator.outside import OutsideFile, list_files
-from orchestrator.paths import local_folder, without_secrets
+from orchestrator.paths import local_folder
+from orchestrator.redaction import redact
 from orchestrator.storage import Storage
 from orchestrator.trouble import described
 from tasks.eeg.config import CndConfig
@@ -120,7 +121,7 @@ def _listed(manifest: Manifest, path: str, suffixes: tuple[str, ...], absent: st
         if absent is not None:
             manifest.missing[path] = f"{path}: {absent}"
     except Exception as error:  # fsspec and the stores behind it raise whatever they met
-        manifest.missing[path] = f"{without_secrets(path)}: can't be listed: {described(error)}"
+        manifest.missing[path] = f"{redact(path)}: can't be listed: {described(error)}"
     return []
 
 

@@ -9,7 +9,8 @@ from typing import Any, BinaryIO, cast
 
 from orchestrator.local_files import files_below
 from orchestrator.node_cache import NodeCache, default_folder
-from orchestrator.paths import local_folder, without_secrets
+from orchestrator.paths import local_folder
+from orchestrator.redaction import redact
 from orchestrator.storage import connect
 from orchestrator.trouble import ANSWER_PATIENCE_S, PATIENCE_S, patiently
 
@@ -34,7 +35,7 @@ def list_files(url: str, suffixes: tuple[str, ...], options: Mapping[str, Any] |
     if local_folder(url):
         found = _local_files(url)
     else:
-        found = patiently(lambda: _remote_files(url, options or {}), ANSWER_PATIENCE_S, without_secrets(url))
+        found = patiently(lambda: _remote_files(url, options or {}), ANSWER_PATIENCE_S, redact(url))
     endings = tuple(suffix.lower() for suffix in suffixes)
     return sorted((file for file in found if file.path.lower().endswith(endings)), key=lambda file: file.path)
 
@@ -54,7 +55,7 @@ def _remote_files(url: str, options: Mapping[str, Any]) -> list[OutsideFile]:
     fs, base = connect(url, options)
     found = fs.find(base, detail=True, withdirs=False)
     if not found:
-        raise FileNotFoundError(f"there is nothing at {without_secrets(url)}")
+        raise FileNotFoundError(f"there is nothing at {redact(url)}")
     start = url.rstrip("/")
     visible = {name[len(base.rstrip("/")) :]: info for name, info in found.items()}
     return [
@@ -90,4 +91,4 @@ def open_outside(url: str, cache: NodeCache | None = None, options: Mapping[str,
             return cast(BinaryIO, fs.open(path, "rb"))
         return cache.open(f"{url} {info.get('size')} {_version(info)}", lambda part: fs.get_file(path, str(part)))
 
-    return patiently(fetched, PATIENCE_S, without_secrets(url))
+    return patiently(fetched, PATIENCE_S, redact(url))

@@ -1,4 +1,4 @@
-"""Which names may become paths, which URLs mean a local folder, and what of a URL may be shown."""
+"""Which names may become paths, and which URLs mean a local folder."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 
 _NOT_IN_NAMES = re.compile(r"[/\\*?\[\]\x00-\x1f\x7f]")
-_SECRETS_IN_URLS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s'\"]*@")
-_SECRETS_IN_QUERIES = re.compile(r"([?&;](?:password|passwd|secret|token|key|signature|credential)=)[^&;\s'\"]+", re.I)
 
 
 class UnsafePath(ValueError):
@@ -43,8 +41,3 @@ def local_folder(url: str) -> Path | None:
     if "://" in url and not url.startswith("file://"):
         return None
     return Path(url.removeprefix("file://")).expanduser().absolute()
-
-
-def without_secrets(text: str) -> str:
-    """`text` with the passwords, and what else stands before the host, of all URLs in it hidden."""
-    return _SECRETS_IN_URLS.sub(r"\1***@", _SECRETS_IN_QUERIES.sub(r"\1***", text))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.reasons import SENTENCES, Reason, State
+from orchestrator.redaction import redact
 from orchestrator.report.results import States, some
 from orchestrator.signature import SHORT
 from orchestrator.stages import STAGES
@@ -105,6 +106,7 @@ class Progress:
     # Lines
 
     def _line(self, text: str) -> None:
+        text = redact(text)
         if self._live is not None:
             self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:

@@ -12,7 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 
 UNKNOWN = "unknown"
+NOTE = ".commit"
+"""A file beside the code where git is not: the commit, and the code that it is true of."""
+
 _CHECKOUT = Path(__file__).resolve().parents[1]
+_CODE = ("orchestrator", "tasks")
 
 
 def utc_now() -> str:
@@ -22,13 +26,14 @@ def utc_now() -> str:
 
 @lru_cache(maxsize=1)
 def process_facts() -> dict[str, str]:
-    """Host, Python, commit, lock file and CPU of this process; asked once."""
+    """Host, Python, commit, code, lock file and CPU of this process; asked once."""
     commit, dirty = _commit()
     return {
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "commit": commit,
         "dirty": dirty,
+        "source": source_hash(_CHECKOUT),
         "lock": _lock_hash(),
         "cpu": _cpu_model(),
     }
@@ -40,12 +45,16 @@ def provenance(started: str) -> dict[str, str]:
 
 
 def _commit() -> tuple[str, str]:
-    """Commit and whether files differ from it; nodes that run a copy are told in ``ORCHESTRATOR_COMMIT``."""
+    """Commit and whether files differ from it; a copy is told, by ``ORCHESTRATOR_COMMIT`` or by its `NOTE`."""
     told = os.environ.get("ORCHESTRATOR_COMMIT")
     if told:
         return told.removesuffix("+dirty"), str(told.endswith("+dirty")).lower()
     if not (_CHECKOUT / "pyproject.toml").exists():
         return UNKNOWN, UNKNOWN
+    return _noted(_CHECKOUT) or _asked_of_git()
+
+
+def _asked_of_git() -> tuple[str, str]:
     try:
         top, commit = _git("rev-parse", "--show-toplevel", "HEAD").split()
         if Path(top).resolve() != _CHECKOUT:
@@ -53,6 +62,33 @@ def _commit() -> tuple[str, str]:
         return commit, str(bool(_git("status", "--porcelain").strip())).lower()
     except (OSError, ValueError, subprocess.SubprocessError):
         return UNKNOWN, UNKNOWN
+
+
+def note() -> str:
+    """What `NOTE` has to say of this checkout: commit, "+dirty" where files differ from it, hash of the code."""
+    commit, dirty = _asked_of_git()
+    return f"{commit}{'+dirty' if dirty == 'true' else ''} {source_hash(_CHECKOUT)}"
+
+
+def _noted(checkout: Path) -> tuple[str, str] | None:
+    """Commit and dirtiness by the note in a copy of the code without git; a note of other code says nothing."""
+    try:
+        commit, source = (checkout / NOTE).read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return None
+    if (checkout / ".git").exists() or source != source_hash(checkout):
+        return None
+    return commit.removesuffix("+dirty"), str(commit.endswith("+dirty")).lower()
+
+
+def source_hash(checkout: Path) -> str:
+    """BLAKE2b-128 of all files of the two packages, by name and content: equal on nodes that run the same code."""
+    state = hashlib.blake2b(digest_size=16)
+    files = [file for package in _CODE for file in (checkout / package).rglob("*") if file.suffix in (".py", ".html")]
+    for file in sorted(files):
+        data = file.read_bytes()
+        state.update(f"{file.relative_to(checkout).as_posix()} {len(data)} ".encode() + data)
+    return state.hexdigest()
 
 
 def _git(*words: str) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from orchestrator.local_files import LocalFiles
-from orchestrator.paths import UnsafePath, check_path, local_folder, without_secrets
+from orchestrator.paths import UnsafePath, check_path, local_folder
+from orchestrator.redaction import redact
 from orchestrator.trouble import ANSWER_PATIENCE_S, PATIENCE_S, patiently, refusal
 
 __all__ = ["Storage", "UnsafePath", "check_path", "connect", "local_folder"]
@@ -67,7 +68,7 @@ class Storage:
     @property
     def shown(self) -> str:
         """The root as people may see it."""
-        return without_secrets(self.root)
+        return redact(self.root)
 
     def be_patient(self) -> None:
         """From now on wait for the store as long as a study may."""

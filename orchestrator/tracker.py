@@ -13,6 +13,7 @@ from orchestrator import mirror
 from orchestrator.background import Background
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.reasons import Reason
+from orchestrator.redaction import redact
 from orchestrator.report.results import States, simulates
 
 if TYPE_CHECKING:
@@ -183,7 +184,8 @@ class Tracking:
 
     def _give_up(self, error: Exception) -> None:
         line = (str(error).strip().splitlines() or [""])[0]
-        self._say(f"MLflow ({self._uri}) is left behind: {type(error).__name__}: {line}. The ledger has everything.")
+        what = f"{type(error).__name__}: {line}. The ledger has everything."
+        self._say(redact(f"MLflow ({self._uri}) is left behind: {what}"))
 
 
 class _Mark:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from orchestrator.paths import without_secrets
+from orchestrator.redaction import redact
 
 T = TypeVar("T")
 
@@ -240,4 +240,4 @@ def _last(error: BaseException) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return without_secrets(" ".join(str(error).split()))[:300]
+    return redact(" ".join(str(error).split()))[:300]

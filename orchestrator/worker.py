@@ -21,6 +21,7 @@ from orchestrator.ledger import Attempt, CorruptArtefact, Ledger, Status
 from orchestrator.node_cache import default_folder
 from orchestrator.outside import open_outside
 from orchestrator.reasons import Reason
+from orchestrator.redaction import redact
 from orchestrator.stages import Stage
 from orchestrator.storage import Storage
 from tasks.contract import Artefact, Cell, Context, Input, Result, Run, Stopped, TaskError
@@ -326,7 +327,7 @@ class _Task:
     def _fail(self, attempt: Attempt, signature: str, error: Exception) -> None:
         seconds, self._since = time.monotonic() - self._since, time.monotonic()
         text = "".join(traceback.format_exception(error))
-        self._ledger.storage.write(attempt.path("traceback.txt"), text.encode())
+        self._ledger.storage.write(attempt.path("traceback.txt"), redact(text).encode())
         status = self._ledger.fail(attempt, Reason.ERROR, sentence(error), seconds)
         self._emit(Event("settled", signature, status=status))
 
@@ -340,5 +341,5 @@ def placed(error: BaseException) -> str:
 
 def sentence(error: BaseException) -> str:
     """An exception in one line: the message alone for a `TaskError`, which is written for people."""
-    text = textwrap.shorten(str(error), LONGEST_SENTENCE, placeholder=" ...")
+    text = textwrap.shorten(redact(str(error)), LONGEST_SENTENCE, placeholder=" ...")
     return text if isinstance(error, TaskError) and text else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from orchestrator.redaction import redact
 from orchestrator.report import tables
 from orchestrator.report.results import Absence, Results, some
 
@@ -32,7 +33,7 @@ def text(
     if csvs:
         lines.append(f"tables    {out_dir / 'tables'}: {', '.join(path.name for path in csvs)}")
     if tracking_uri:
-        lines.append(f"MLflow    {tracking_uri}")
+        lines.append(f"MLflow    {redact(tracking_uri)}")
     return "\n".join(lines)
 
 

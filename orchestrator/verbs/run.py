@@ -8,6 +8,7 @@ import sys
 from orchestrator.opening import Study, check_writable
 from orchestrator.planner_eeg import reduce
 from orchestrator.progress import Progress
+from orchestrator.redaction import redact
 from orchestrator.report import build
 from orchestrator.report.results import some
 from orchestrator.study import REFUSED, WITH_FAILURES, Execution, Outcome, new_driver, run_study
@@ -99,4 +100,4 @@ def _say_how_to_go_on(after: str = "") -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(redact(line), file=sys.stderr, flush=True)

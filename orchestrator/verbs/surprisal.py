@@ -13,8 +13,10 @@ from orchestrator.ledger import Ledger
 from orchestrator.manifest import AUDIO_SUFFIXES, File, Fingerprints
 from orchestrator.opening import open_ledger
 from orchestrator.outside import list_files
+from orchestrator.paths import check_name
 from orchestrator.reading import UsageError
 from orchestrator.reasons import SENTENCES, State
+from orchestrator.redaction import has_user
 from orchestrator.signature import SHORT, canonical, sign
 from orchestrator.stages import STAGES
 from orchestrator.storage import Storage
@@ -124,6 +126,10 @@ def _corpus(storage: Storage, files: Sequence[str]) -> CellSpec:
     fingerprints = Fingerprints(storage)
     described: dict[str, File] = {}
     for name in files:
+        if has_user(name):
+            raise UsageError(
+                f"{name}: a path is written into the ledger, so it can't hold a password; use the environment"
+            )
         try:
             found = list_files(name, AUDIO_SUFFIXES, storage.options)
         except FileNotFoundError:
@@ -164,6 +170,7 @@ def _compute_and_write(
             by_recording.setdefault(name, {})[level] = series
     out.mkdir(parents=True, exist_ok=True)
     for name, series_of in by_recording.items():
+        check_name(name)  # it comes from the ledger
         with (out / f"{name}.csv").open("w", encoding="utf-8") as stream:
             write_csv(stream, series_of)
         print(out / f"{name}.csv")

@@ -152,6 +152,8 @@ def _rendered(tune: dict[str, Any], config: CorpusConfig, out_dir: Path) -> Reco
     audio, notes = render(tune["notes"], dataset.render, rng, tune["time_unit"], dataset.excerpt_s)
     pcm = np.round(audio * 32768).astype(np.int16)
     name = f"{tune['id']}.flac"
+    if Path(name).name != name or name.startswith("."):
+        raise TaskError(f"{tune['id']!r} can't be the name of a file")
     soundfile.write(out_dir / name, pcm, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     return Recording(
         id=tune["id"],

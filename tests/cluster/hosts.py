@@ -19,7 +19,13 @@ SUBNET = "10.77.0"
 HOME = "/home/node"
 TMP_BYTES = 2 * 2**30
 PACKAGES = "apt-get install openssh-server rsync iproute2 postgresql memcached liberasurecode1"
-_NEEDED = {"ip": "iproute2", "sshd": "openssh-server", "rsync": "rsync", "memcached": "memcached", "unshare": "util-linux"}
+_NEEDED = {"ip": "iproute2", "sshd": "openssh-server", "rsync": "rsync", "memcached": "memcached"}
+    "ip": "iproute2",
+    "sshd": "openssh-server",
+    "rsync": "rsync",
+    "memcached": "memcached",
+    "unshare": "util-linux",
+}
 
 
 def why_not() -> str | None:
@@ -98,7 +104,9 @@ class Host:
         inside = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
         command = ["ip", "netns", "exec", self._namespace, *inside, "bash", str(self._folder / "boot.sh")]
         log = (self._folder / "boot.log").open("ab")
-        self._first = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        self._first = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
         until = time.monotonic() + 20
         while self.run("true", check=False).returncode and time.monotonic() < until:
             time.sleep(0.1)
@@ -129,9 +137,7 @@ class Host:
             f"mount --bind {self.home} {HOME}\n"
             f"mount --bind {self._folder}/passwd /etc/passwd\n"
             f"mount --bind {self._folder}/hosts /etc/hosts\n"
-            f"mount -t tmpfs -o size=512m tmpfs /dev/shm\n"
-            + self._tmp()
-            + f"cd {HOME}\n"
+            f"mount -t tmpfs -o size=512m tmpfs /dev/shm\n" + self._tmp() + f"cd {HOME}\n"
             f"exec env -i HOME={HOME} PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "
             f"LANG=C.UTF-8 /usr/sbin/sshd -D -e -f {self._folder}/sshd_config\n"
         )

@@ -1,4 +1,4 @@
-"""What a cluster leans on, real and on a host of its own: an S3 store that checks signatures (Swift), and PostgreSQL."""
+"""What a cluster leans on, on a host of its own: Swift as an S3 store that checks signatures, and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -139,7 +139,9 @@ class Store:
         import boto3
         from botocore.config import Config
 
-        config = Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}, connect_timeout=5, read_timeout=20)
+        config = Config(
+            s3={"addressing_style": "path"}, retries={"max_attempts": 1}, connect_timeout=5, read_timeout=20
+        )
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,

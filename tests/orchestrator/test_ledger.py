@@ -20,7 +20,7 @@ import pytest
 from orchestrator.graph import CellSpec
 from orchestrator.ledger import CRASH_VARIABLE, Attempt, CorruptArtefact, Ledger, Status, StatusDamaged
 from orchestrator.local_files import LocalFiles
-from orchestrator.provenance import process_facts
+from orchestrator.provenance import NOTE, _noted, process_facts, source_hash
 from orchestrator.reasons import Reason, State
 from orchestrator.signature import sign
 from orchestrator.storage import Storage, UnsafePath
@@ -96,7 +96,8 @@ def test_the_config_says_what_made_it(ledger: Ledger) -> None:
 
 def test_provenance_tells_where_and_when(local: Ledger) -> None:
     facts = publish(local, cell()).provenance
-    assert set(facts) == {"host", "python", "commit", "dirty", "lock", "cpu", "threads", "started", "finished"}
+    described = {"host", "python", "commit", "dirty", "source", "lock", "cpu", "threads", "started", "finished"}
+    assert set(facts) == described
     assert facts["started"] <= facts["finished"]
     assert facts["finished"].endswith("Z")
     assert all(facts.values())
@@ -106,6 +107,19 @@ def test_a_commit_can_be_told_to_nodes_without_git(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("ORCHESTRATOR_COMMIT", "abc123+dirty")
     facts = process_facts.__wrapped__()
     assert (facts["commit"], facts["dirty"]) == ("abc123", "true")
+
+
+def test_a_copy_without_git_is_told_its_commit_by_a_note_that_is_true_of_this_code_only(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    code = tmp_path / "tasks/one.py"
+    code.write_text("x = 1\n")
+    (tmp_path / NOTE).write_text(f"abc123+dirty {source_hash(tmp_path)}\n")
+    assert _noted(tmp_path) == ("abc123", "true")
+    code.write_text("x = 2\n")
+    assert _noted(tmp_path) is None
+    code.write_text("x = 1\n")
+    (tmp_path / ".git").mkdir()
+    assert _noted(tmp_path) is None, "git knows better"
 
 
 def test_an_attempt_without_status_is_interrupted(ledger: Ledger) -> None:
