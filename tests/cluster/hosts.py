@@ -20,12 +20,6 @@ HOME = "/home/node"
 TMP_BYTES = 2 * 2**30
 PACKAGES = "apt-get install openssh-server rsync iproute2 postgresql memcached liberasurecode1"
 _NEEDED = {"ip": "iproute2", "sshd": "openssh-server", "rsync": "rsync", "memcached": "memcached"}
-    "ip": "iproute2",
-    "sshd": "openssh-server",
-    "rsync": "rsync",
-    "memcached": "memcached",
-    "unshare": "util-linux",
-}
 
 
 def why_not() -> str | None:
