@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
+from orchestrator.node_facts import ledger_on_nodes
 from orchestrator.ready import Task
-from orchestrator.schedule import fan_out_room
+from orchestrator.schedule import fan_out_room, starves_nobody
 from orchestrator.stages import Stage
 from orchestrator.worker import Emit, Event, WorkOrder, execute
 
 if TYPE_CHECKING:
     from orchestrator.cluster import Cluster
+    from orchestrator.storage import Storage
     from orchestrator.training import TrainingRun
 
 
@@ -105,9 +108,12 @@ class InlineBackend:
 class RayBackend:
     """Trainings are trials of one Ray Tune run, everything else Ray tasks, on one budget of CPUs."""
 
-    def __init__(self, cluster: Cluster, trainings: int, own_disks: str | None = None) -> None:
-        """`own_disks` names a ledger that every machine would look for on a disk of its own."""
+    def __init__(
+        self, cluster: Cluster, trainings: int, own_disks: str | None = None, remote: Storage | None = None
+    ) -> None:
+        """`own_disks` names a ledger that each machine would look for on its own disk; `remote` is one behind a URL."""
         self._cluster = cluster
+        self._remote = remote
         self._expected = trainings
         self._own_disks = own_disks
         self._training: TrainingRun | None = None
@@ -119,16 +125,24 @@ class RayBackend:
                 f"the cluster has several nodes, and each would write to its own disk below {self._own_disks}; put "
                 "execution.ledger on s3://, or name a folder that all nodes share by its URL, file:///..."
             )
+        if missing := self._cluster.missing_nodes():
+            print(f"note: {missing}", file=sys.stderr, flush=True)
+        if not refused and self._remote is not None and self._cluster.has_other_nodes():
+            refused = [sentence for _, sentence in ledger_on_nodes(self._cluster, self._remote)]
         return refused
 
     def room(self, task: Task) -> bool:
         if task.stage.training:
             return True
-        cpus, gpus = self._cluster.capacity()
         trainings = self._training.live_stages() if self._training else []
         running = self._cluster.running()
-        room = fan_out_room(cpus, gpus, trainings, running)
-        return room >= task.stage.cpus and (task.whole or not (running or trainings))
+        if not task.whole and (running or trainings):
+            return False
+        capacity, more = self._cluster.capacity(), self._cluster.potential()
+        if more and starves_nobody(task.stage, trainings):  # what waits makes the autoscaler start nodes
+            capacity = {name: capacity.get(name, 0.0) + more.get(name, 0.0) for name in {*capacity, *more}}
+        left = fan_out_room(capacity, trainings, running)
+        return all(left.get(name, 0.0) >= amount for name, amount in task.stage.request.items())
 
     def submit(self, order: WorkOrder) -> None:
         if not order.stage.training:

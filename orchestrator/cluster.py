@@ -7,22 +7,27 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import ray
-import yaml
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.backends import Refused
+from orchestrator.cluster_file import ClusterFile, ClusterFileMistake, bootstrapped, read_cluster_file
 from orchestrator.stages import Stage
 from orchestrator.worker import Event, WorkOrder, execute, sentence, stop_marker
 
 OBJECT_STORE_BYTES = 200 * 2**20
-BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
+NOT_ASKED_FOR = ("memory", "object_store_memory")
 RESOURCES_AGE_S = 2.0
+NODE_ANSWERS_S = 60.0
+ELSEWHERE = "run is for a node of the cluster (--address auto); from elsewhere use: orchestrator submit EXPERIMENT"
+TOKEN_REMEDY = "set RAY_AUTH_MODE=token and put its token into ~/.ray/auth_token (or $RAY_AUTH_TOKEN_PATH), chmod 600"
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 """Let glibc keep large blocks: trainings on CPUs allocate the same ones at every step, and page faults are slow."""
 
@@ -43,11 +48,23 @@ def set_environment(local: bool) -> None:
 
 
 class Cluster:
-    """A connection to Ray: the one at `address` or $RAY_ADDRESS, or else one of our own on this machine."""
+    """A connection to Ray: the one at `address` or $RAY_ADDRESS, or else one of our own on this machine.
 
-    def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
+    `cluster_file` names the YAML whose node types may be started; else it is what ``ray up`` left on the head.
+    """
+
+    cluster_file: str | None = None
+
+    def __init__(self, address: str | None = None, cpus: int | None = None, cluster_file: str | None = None) -> None:
         address = address or os.environ.get("RAY_ADDRESS") or None
         self.is_own = address is None
+        self.cluster_file = cluster_file
+        if address is not None and "://" in address:
+            raise Refused(f"--address {address}: {ELSEWHERE}")
+        try:
+            _ = self.declared
+        except ClusterFileMistake as error:
+            raise Refused(str(error)) from None
         set_environment(local=self.is_own)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         own: dict[str, Any] = {
@@ -63,32 +80,80 @@ class Cluster:
                 ray.shutdown()
             if self.is_own:
                 raise Refused(f"Ray can't be started here: {sentence(error)}; --inline does without it") from None
-            raise Refused(f"no Ray cluster answers at {address!r}: {type(error).__name__}; is it up?") from None
+            raise Refused(f"no Ray cluster answers at {address!r}: {_refusal(error)}") from None
         self._tasks: dict[Any, tuple[WorkOrder, set[str]]] = {}
-        self._capacity = (0.0, 0.0)
+        self._capacity: dict[str, float] = {}
         self._capacity_at = -RESOURCES_AGE_S
 
-    def capacity(self) -> tuple[float, float]:
-        """CPUs and GPUs of all nodes alive."""
+    @cached_property
+    def declared(self) -> ClusterFile | None:
+        """The nodes that there should be, where a YAML says so; a Ray of our own has no others."""
+        if self.is_own:
+            return None
+        return read_cluster_file(self.cluster_file) if self.cluster_file else bootstrapped()
+
+    def capacity(self) -> Mapping[str, float]:
+        """Resources of all nodes alive, in sum."""
         if time.monotonic() - self._capacity_at >= RESOURCES_AGE_S:
-            resources = ray.cluster_resources()
-            self._capacity = (resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+            self._capacity = ray.cluster_resources()
             self._capacity_at = time.monotonic()
         return self._capacity
 
     def preflight(self, stages: Iterable[Stage]) -> list[str]:
         """What no node (alive, or of a type that the autoscaler may start) can hold, with the numbers."""
-        return refusals(stages, _nodes() + _autoscaled_types())
+        return refusals(stages, _nodes() + self._to_be_started())
+
+    def potential(self) -> Mapping[str, float]:
+        """Resources of all nodes that the autoscaler may start, in sum."""
+        return self.declared.potential() if self.declared is not None else {}
+
+    def missing_nodes(self) -> str | None:
+        """A sentence when fewer nodes joined than the YAML asks for."""
+        joined, declared = len(_nodes()), self.declared
+        if declared is None or joined >= declared.at_least:
+            return None
+        return (
+            f"{joined} of {declared.at_least} nodes of {declared.path} joined: look at the others with ray monitor "
+            "CLUSTER.yaml, or run ray up again"
+        )
+
+    def needs_token(self) -> bool:
+        """True when tasks run on other machines and whoever reaches the head could run code there."""
+        return self.has_other_nodes() and not is_token_auth_enabled()
+
+    def on_every_node(
+        self, function: Callable[..., Any], *arguments: Any, seconds: float = NODE_ANSWERS_S
+    ) -> dict[str, Any]:
+        """What `function` returns on each node alive, by the node's name; an exception where it gave none in time."""
+        asked: dict[Any, str] = {}
+        for node in (node for node in ray.nodes() if node["Alive"]):
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = ray.remote(num_cpus=0, max_retries=0, max_calls=1, scheduling_strategy=here)(function)
+            asked[task.remote(*arguments)] = _named(node, asked.values())
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
+        answers: dict[str, Any] = {}
+        for reference, name in asked.items():
+            try:
+                answers[name] = (
+                    ray.get(reference) if reference in ready else TimeoutError(f"no answer in {seconds:g} s")
+                )
+            except RayError as error:
+                answers[name] = getattr(error, "cause", None) or error
+        return answers
 
     def has_other_nodes(self) -> bool:
         """True when tasks may run on another machine than this one."""
-        return not self.is_own and (len(_nodes()) > 1 or bool(_autoscaled_types()))
+        return not self.is_own and (len(_nodes()) > 1 or (self.declared is not None and self.declared.grows))
+
+    def _to_be_started(self) -> list[dict[str, float]]:
+        return self.declared.nodes() if self.declared is not None and self.declared.grows else []
 
     def submit(self, order: WorkOrder) -> None:
         """Start a task; its events come back one by one through `poll`."""
         stage = order.stage
         remote = _stream_once if stage.gpus else _stream
-        events = remote.options(num_cpus=stage.cpus, num_gpus=stage.gpus, name=stage.name).remote(order)
+        asked = {"num_cpus": stage.cpus, "num_gpus": stage.gpus, "resources": dict(stage.custom) or None}
+        events = remote.options(**asked, name=stage.name).remote(order)
         self._tasks[events] = (order, {spec.signature for spec in order.cells})
 
     def running(self) -> list[Stage]:
@@ -161,28 +226,40 @@ def _nodes() -> list[dict[str, float]]:
 
 
 def refusals(stages: Iterable[Stage], nodes: list[dict[str, float]]) -> list[str]:
-    """One sentence for each stage that asks for more than the largest node has."""
+    """One sentence for each stage that asks for more than any one node has."""
+    asked = list(stages)
+    labels = {name for stage in asked for name in stage.custom}
     return [
-        f"stage {stage.name!r} asks for {stage.cpus:g} CPUs and {stage.gpus:g} GPUs in one process, but the nodes "
-        f"have {_listed(nodes)}; lower the request or add such a node"
-        for stage in stages
+        f"stage {stage.name!r} asks for {_worded(stage.request, labels & stage.custom.keys())} in one process, but the "
+        f"nodes have {_listed(nodes, labels)}; lower the request (execution.resources.{stage.name}) or add such a node"
+        for stage in asked
         if not any(_holds(node, stage) for node in nodes)
     ]
 
 
-def _holds(node: dict[str, float], stage: Stage) -> bool:
-    return node.get("CPU", 0.0) >= stage.cpus and node.get("GPU", 0.0) >= stage.gpus
+def _holds(node: Mapping[str, float], stage: Stage) -> bool:
+    return all(node.get(name, 0.0) >= amount for name, amount in stage.request.items())
 
 
-def _listed(nodes: list[dict[str, float]]) -> str:
-    kinds = {f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes}
+def _listed(nodes: list[dict[str, float]], labels: Iterable[str]) -> str:
+    kinds = {_worded(node, [name for name in labels if name in node]) for node in nodes}
     return "; ".join(sorted(kinds)) or "nothing"
 
 
-def _autoscaled_types() -> list[dict[str, float]]:
-    """Resources of the node types of ``ray up``, which leaves its resolved configuration on the head node."""
-    path = BOOTSTRAP.expanduser()
-    if not path.exists():
-        return []
-    types = (yaml.safe_load(path.read_text()) or {}).get("available_node_types", {})
-    return [kind.get("resources", {}) for kind in types.values() if kind.get("max_workers", 1)]
+def _worded(amounts: Mapping[str, float], labels: Iterable[str]) -> str:
+    plain = f"{amounts.get('CPU', 0):g} CPUs and {amounts.get('GPU', 0):g} GPUs"
+    return ", ".join([plain, *(f"{amounts[name]:g} {name!r}" for name in sorted(labels))])
+
+
+def _named(node: Mapping[str, Any], taken: Iterable[str]) -> str:
+    """A node for people: its host, and its address, or its id where that is not enough."""
+    name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+    return f"{name} {node['NodeID'][:6]}" if name in taken else name
+
+
+def _refusal(error: Exception) -> str:
+    """Why a cluster can't be joined, with the remedy."""
+    text = str(error)
+    if "authenticat" in text.lower():
+        return f"it refuses the token; {TOKEN_REMEDY}"
+    return f"{type(error).__name__}; is it up? {ELSEWHERE}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from orchestrator.redaction import has_user, redact
+from orchestrator.stages import STAGES
 from tasks.audio.config import DataSet, SplitConfig
 from tasks.autoencoder.config import AutoencoderConfig
 from tasks.config import Config, PitchConfig, ReconstructionConfig, SurprisalConfig
@@ -105,6 +107,25 @@ class Science(Config):
         return self
 
 
+class StageRequest(Config):
+    """What one process of a stage asks of a node; `custom` names resources that the node types offer."""
+
+    cpus: float | None = Field(None, gt=0)
+    gpus: float | None = Field(None, ge=0)
+    custom: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _as_ray_counts(self) -> StageRequest:
+        amounts = {"cpus": self.cpus or 1.0, "gpus": self.gpus or 0.0, **self.custom}
+        for name, amount in amounts.items():
+            if amount > 1 and amount != int(amount):
+                raise ValueError(f"{name}: {amount:g} is neither a whole number nor a share of one")
+        for name, amount in self.custom.items():
+            if name in ("CPU", "GPU", "memory", "object_store_memory") or not name or amount <= 0:
+                raise ValueError(f"custom: {name!r}: {amount:g}: labels of your own with amounts above 0 are allowed")
+        return self
+
+
 class ExecutionConfig(Config):
     """Where and how fast. Never hashed.
 
@@ -117,6 +138,18 @@ class ExecutionConfig(Config):
     address: str | None = None
     cpus: int | None = Field(None, ge=1)
     gpus_per_training: float = Field(0.0, ge=0)
+    cluster: str | None = None
+    resources: dict[str, StageRequest] = Field(default_factory=dict)
+
+    @field_validator("resources")
+    @classmethod
+    def _stages_exist(cls, resources: dict[str, StageRequest]) -> dict[str, StageRequest]:
+        for name in resources:
+            if name not in STAGES:
+                near = difflib.get_close_matches(name, STAGES, 1, 0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"unknown stage {name!r}{hint} (allowed: {', '.join(STAGES)})")
+        return resources
 
 
 class Experiment(Config):

@@ -9,7 +9,7 @@ from orchestrator.ready import Entry, Phase, ReadyTasks, Task
 from orchestrator.reasons import Reason, State
 from orchestrator.stages import STAGES, Stage
 
-__all__ = ["Phase", "Reduce", "Schedule", "Task", "fan_out_room"]
+__all__ = ["Phase", "Reduce", "Schedule", "Task", "fan_out_room", "starves_nobody"]
 
 Reduce = Callable[[CellSpec, Mapping[str, str]], CellSpec | None]
 """Rebuilds an aggregate without the inputs that failed; None when nothing is left to aggregate."""
@@ -229,14 +229,29 @@ class Schedule:
         self._ready.put(entry, ready=True)
 
 
-def fan_out_room(cpus: float, gpus: float, trainings: Iterable[Stage], tasks: Iterable[Stage]) -> float:
-    """CPUs left for fan-out when trainings that run, are pending or were released come first.
+def fan_out_room(capacity: Mapping[str, float], trainings: Iterable[Stage], tasks: Iterable[Stage]) -> dict[str, float]:
+    """What is left of each resource for fan-out when trainings that run, are pending or were released come first.
 
-    Trainings that wait for a GPU claim CPUs only as far as the GPUs that exist can hold them.
+    Trainings that wait for a GPU or a custom resource claim CPUs only as far as those that exist can hold them.
     """
-    claimed = 0.0
+    left = dict(capacity)
     for training in trainings:
-        if training.gpus <= gpus:
-            claimed += training.cpus
-            gpus -= training.gpus
-    return cpus - claimed - sum(task.cpus for task in tasks)
+        scarce = {name: amount for name, amount in training.request.items() if name != "CPU"}
+        if all(left.get(name, 0.0) >= amount for name, amount in scarce.items()):
+            _claim(left, training)
+    for task in tasks:
+        _claim(left, task)
+    return left
+
+
+def starves_nobody(stage: Stage, trainings: Iterable[Stage]) -> bool:
+    """True when fan-out of `stage` may wait for nodes to come: no training could wait behind it.
+
+    Ray serves plain tasks before placement groups that wait, unless a custom resource keeps the two apart.
+    """
+    return not any(not (stage.custom.keys() - training.custom.keys()) for training in trainings)
+
+
+def _claim(left: dict[str, float], stage: Stage) -> None:
+    for name, amount in stage.request.items():
+        left[name] = left.get(name, 0.0) - amount

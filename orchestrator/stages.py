@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol, cast
 
 from tasks.contract import Run
 
@@ -15,7 +16,7 @@ class Stage:
 
     A training is one trial of Ray Tune; other cells with equal values of the labels `grouped_by` are one fan-out task.
     `aggregate` stages go on with the inputs that succeeded and name the rest. `cell`, `inputs`, `files` and `metrics`
-    are for people: docs/stages.md is made of them.
+    are for people: docs/stages.md is made of them. `custom` names resources that a cluster's node types offer.
     """
 
     name: str
@@ -32,6 +33,12 @@ class Stage:
     cpus: float = 1.0
     gpus: float = 0.0
     threads: int = 1
+    custom: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def request(self) -> dict[str, float]:
+        """What one process of it asks of a node, by Ray's names of resources."""
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {}), **self.custom}
 
     def load(self) -> Run:
         """Import the entry point: this is where torch or mne come in, in the process that computes."""
@@ -189,6 +196,33 @@ _ROWS = (
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _ROWS}
 """All stages in the order of the study."""
+
+
+class Request(Protocol):
+    """What an experiment asks for a stage; None leaves the stage's own number."""
+
+    @property
+    def cpus(self) -> float | None: ...
+    @property
+    def gpus(self) -> float | None: ...
+    @property
+    def custom(self) -> Mapping[str, float]: ...
+
+
+def with_requests(
+    stages: Mapping[str, Stage], requests: Mapping[str, Request], gpus_per_training: float = 0.0
+) -> dict[str, Stage]:
+    """The stages with what an experiment asks for them; a stage's own request goes before `gpus_per_training`."""
+    asked: dict[str, Stage] = {}
+    for name, stage in stages.items():
+        gpus = (gpus_per_training or stage.gpus) if stage.training else stage.gpus
+        cpus, custom, own = stage.cpus, stage.custom, requests.get(name)
+        if own is not None:
+            cpus = cpus if own.cpus is None else own.cpus
+            gpus = gpus if own.gpus is None else own.gpus
+            custom = dict(own.custom)
+        asked[name] = replace(stage, cpus=cpus, gpus=gpus, custom=custom)
+    return asked
 
 
 def table() -> str:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from orchestrator.backends import Backend, InlineBackend, RayBackend, Refused
 from orchestrator.graph import CellSpec, Graph
@@ -20,7 +20,7 @@ from orchestrator.ready import Phase, Task
 from orchestrator.reasons import SENTENCES, Reason, State
 from orchestrator.schedule import Reduce, Schedule
 from orchestrator.signals import StopFlag, stop_on_signals
-from orchestrator.stages import STAGES, Stage
+from orchestrator.stages import STAGES, Request, Stage, with_requests
 from orchestrator.trouble import StorageAway, StorageRefused, described
 from orchestrator.worker import Event, WorkOrder, placed, trouble_of
 
@@ -45,6 +45,10 @@ class Execution:
         CPUs of a Ray of our own; None: all.
     gpus_per_training : float
         GPUs of one training; shares such as 0.5 are possible.
+    resources : mapping
+        What single stages ask for; goes before `gpus_per_training`.
+    cluster : str or None
+        The Ray cluster YAML that says which nodes there should be, and which can be started.
     retry_failed : bool
         Try cells again that failed before.
     shared_ledger : bool
@@ -55,6 +59,8 @@ class Execution:
     address: str | None = None
     cpus: int | None = None
     gpus_per_training: float = 0.0
+    resources: Mapping[str, Request] = field(default_factory=dict)
+    cluster: str | None = None
     retry_failed: bool = False
     shared_ledger: bool = False
 
@@ -99,8 +105,7 @@ class _Study:
         self._stop_path = f"drivers/{self._driver}.stop"
         self._began = time.monotonic()
         self._survey = dict(ledger.survey(graph, full=ledger.storage.is_local))
-        gpus = execution.gpus_per_training
-        requested = {name: replace(row, gpus=gpus or row.gpus) if row.training else row for name, row in stages.items()}
+        requested = with_requests(stages, execution.resources, execution.gpus_per_training)
         states = {signature: (*found[:2], _why(found)) for signature, found in self._survey.items()}
         self._schedule = Schedule(graph, states, execution.retry_failed, reduce, requested)
         self._cached = [spec.signature for spec in graph if self._survey[spec.signature][0] is State.CACHED]
@@ -169,7 +174,8 @@ class _Study:
 
         trainings = sum(STAGES[spec.stage].training for spec in self._graph if spec.stage in STAGES)
         own_disks = storage.root if storage.is_local and not execution.shared_ledger else None
-        return RayBackend(Cluster(execution.address, execution.cpus), trainings, own_disks)
+        cluster = Cluster(execution.address, execution.cpus, execution.cluster)
+        return RayBackend(cluster, trainings, own_disks, None if storage.is_local else storage)
 
     def _heartbeat(self, ended: threading.Event) -> None:
         while not ended.is_set():

@@ -197,7 +197,7 @@ class TrainingRun:
     def _fit(self) -> None:
         def resources(config: dict[str, Any]) -> Any:
             stage = config["order"].content.stage
-            return PlacementGroupFactory([{"CPU": stage.cpus, **({"GPU": stage.gpus} if stage.gpus else {})}])
+            return PlacementGroupFactory([stage.request])
 
         try:
             Tuner(

@@ -39,6 +39,8 @@ def run(study: Study, inline: bool, address: str | None, retry_failed: bool) -> 
         address=address or settings.address,
         cpus=settings.cpus,
         gpus_per_training=settings.gpus_per_training,
+        resources=settings.resources,
+        cluster=settings.cluster,
         retry_failed=retry_failed,
         shared_ledger=settings.ledger.startswith("file://"),
     )

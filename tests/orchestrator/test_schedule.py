@@ -7,7 +7,7 @@ from fake_stages import STAGES, cell, graph
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ready import Phase, Task
 from orchestrator.reasons import Reason, State
-from orchestrator.schedule import Schedule, fan_out_room
+from orchestrator.schedule import Schedule, fan_out_room, starves_nobody
 
 NEW = (State.TO_DO, Reason.NEW, "")
 CACHED = (State.CACHED, Reason.DONE, "")
@@ -178,15 +178,27 @@ def test_a_training_that_got_further_is_not_worn_out_by_losses() -> None:
 
 def test_fan_out_gets_what_trainings_leave() -> None:
     base, nap = STAGES["base"], STAGES["nap"]
-    assert fan_out_room(8, 0, [base] * 3, [nap] * 2) == 3
-    assert fan_out_room(2, 0, [base] * 5, []) == -3
+    assert fan_out_room({"CPU": 8.0}, [base] * 3, [nap] * 2) == {"CPU": 3}
+    assert fan_out_room({"CPU": 2.0}, [base] * 5, []) == {"CPU": -3}
 
 
 def test_trainings_that_wait_for_a_gpu_claim_no_more_cpus_than_the_gpus_can_use() -> None:
     from dataclasses import replace
 
     on_gpu = replace(STAGES["base"], gpus=1.0, cpus=4.0)
-    assert fan_out_room(32, 2, [on_gpu] * 100, []) == 24
+    assert fan_out_room({"CPU": 32.0, "GPU": 2.0}, [on_gpu] * 100, []) == {"CPU": 24, "GPU": 0}
+
+
+def test_a_custom_resource_is_a_budget_of_its_own() -> None:
+    from dataclasses import replace
+
+    labelled, base = replace(STAGES["nap"], custom={"fan_out": 1.0}), STAGES["base"]
+    left = fan_out_room({"CPU": 24.0, "fan_out": 2.0}, [base], [labelled] * 2)
+    assert left == {"CPU": 21, "fan_out": 0}
+    assert starves_nobody(labelled, [base])
+    assert starves_nobody(labelled, [])
+    assert not starves_nobody(labelled, [replace(base, custom={"fan_out": 1.0})])
+    assert not starves_nobody(STAGES["nap"], [base])
 
 
 def test_an_aggregate_that_nothing_can_be_made_of_names_the_first_cause() -> None:

@@ -175,7 +175,7 @@ def test_several_nodes_need_a_ledger_that_all_of_them_see(
     there = cluster.Cluster.__new__(cluster.Cluster)
     there.is_own = own
     monkeypatch.setattr(cluster, "_nodes", lambda: [{"CPU": 8.0}] * nodes)
-    monkeypatch.setattr(cluster, "_autoscaled_types", list)
+    monkeypatch.setattr(cluster, "bootstrapped", lambda: None)
     refused = RayBackend(there, 0, folder).preflight([STAGES["nap"]])
     assert len(refused) == (not own and nodes == 2 and folder is not None)
     assert all("its own disk below /r" in sentence for sentence in refused)

@@ -1,0 +1,144 @@
+"""What a node says of itself: versions, whether the ledger answers there, its token file, its scratch space."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.node_cache import default_folder
+from orchestrator.provenance import process_facts
+from orchestrator.storage import Storage
+
+DRIVERS = "drivers"
+CREDENTIALS = "its credentials (environment, ~/.aws or instance role) and the endpoint"
+
+
+class Nodes(Protocol):
+    """What asks a function of every node: `orchestrator.cluster.Cluster` does."""
+
+    def on_every_node(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """One node's answers; `ledger` and `token` are empty where all is well, else sentences."""
+
+    python: str
+    ray: str
+    packages: str
+    commit: str
+    code: str
+    ledger: str
+    token: str
+    scratch: str
+    scratch_free_bytes: int
+
+
+def node_facts(storage: Storage | None, known: str) -> NodeFacts:
+    """Asked on the node itself; `known` is a file of the ledger that the driver wrote."""
+    scratch, own = default_folder(), process_facts()
+    return NodeFacts(
+        python=own["python"],
+        ray=_version("ray"),
+        packages=installed(),
+        commit=own["commit"] + ("+dirty" if own["dirty"] == "true" else ""),
+        code=code_digest(),
+        ledger="" if storage is None else ledger_trouble(storage, known),
+        token=token_trouble(),
+        scratch=str(scratch.parent),
+        scratch_free_bytes=shutil.disk_usage(scratch).free,
+    )
+
+
+def ledger_on_nodes(nodes: Nodes, storage: Storage) -> list[tuple[str, str]]:
+    """Each node from which the ledger can't be used, with a sentence; a file written here is read there."""
+    with known_file(storage) as known:
+        answers = nodes.on_every_node(ledger_trouble, storage, known)
+    told = {name: one_line(found) if isinstance(found, Exception) else found for name, found in answers.items()}
+    return [(name, f"node {name}: {sentence}") for name, sentence in told.items() if sentence]
+
+
+def ledger_trouble(storage: Storage, known: str = "") -> str:
+    """Write, read, list and delete a file of the ledger, and read the file `known`; one sentence when that fails."""
+    path = f"{DRIVERS}/probe-{secrets.token_hex(8)}"
+    try:
+        if known and not storage.exists(known):
+            return f"ledger {storage.root}: it is another folder than the driver's; all nodes must share it"
+        storage.write(path, b"probe")
+        whole = storage.read(path) == b"probe" and path.rpartition("/")[2] in storage.names(DRIVERS)
+        storage.delete(path)
+    except Exception as error:  # each file system has errors of its own
+        with suppress(Exception):
+            storage.delete(path)
+        return f"ledger {storage.root}: {one_line(error)}; check {'its rights' if storage.is_local else CREDENTIALS}"
+    return "" if whole else f"ledger {storage.root}: what was written there is not what is read and listed"
+
+
+@contextmanager
+def known_file(storage: Storage) -> Iterator[str]:
+    """The path of a file that the ledger has while the block runs."""
+    path = f"{DRIVERS}/probe-{secrets.token_hex(8)}"
+    storage.write(path, b"known")
+    try:
+        yield path
+    finally:
+        with suppress(Exception):
+            storage.delete(path)
+
+
+def token_file() -> Path:
+    """Where Ray looks for the token."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+
+
+def token_trouble() -> str:
+    """A sentence when the token's file can be read by others, or isn't there although the mode asks for it."""
+    if os.environ.get("RAY_AUTH_MODE") != "token" or os.environ.get("RAY_AUTH_TOKEN"):
+        return ""
+    path = token_file()
+    try:
+        mode = path.stat().st_mode & 0o777
+    except OSError:
+        return f"{path}: no token there; copy the cluster's, chmod 600"
+    return f"{path}: others may read it (mode {mode:04o}); chmod 600 {path}" if mode & 0o077 else ""
+
+
+def installed() -> str:
+    """The lock file that this environment was installed from, as the Makefile noted it; else a digest of packages."""
+    with suppress(OSError):
+        noted = (Path(sys.prefix) / ".ready").read_text().strip()
+        if len(noted) == 64:
+            return f"lock {noted[:12]}"
+    names = sorted(f"{found.metadata['Name']}=={found.version}".lower() for found in metadata.distributions())
+    return "packages " + hashlib.sha256(" ".join(names).encode()).hexdigest()[:12]
+
+
+def code_digest() -> str:
+    """A digest of the Python files of this project that this process runs."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in ("orchestrator", "tasks") for path in (root / folder).rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line for people."""
+    text = next(iter(str(error).strip().splitlines()), "")[:300]
+    return f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
