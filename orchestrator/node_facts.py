@@ -17,9 +17,9 @@ from typing import Any, Protocol
 from orchestrator.node_cache import default_folder
 from orchestrator.provenance import process_facts
 from orchestrator.storage import Storage
+from orchestrator.trouble import described
 
-DRIVERS = "drivers"
-CREDENTIALS = "its credentials (environment, ~/.aws or instance role) and the endpoint"
+KNOWN = "drivers/probe"
 
 
 class Nodes(Protocol):
@@ -68,25 +68,24 @@ def ledger_on_nodes(nodes: Nodes, storage: Storage) -> list[tuple[str, str]]:
 
 
 def ledger_trouble(storage: Storage, known: str = "") -> str:
-    """Write, read, list and delete a file of the ledger, and read the file `known`; one sentence when that fails."""
-    path = f"{DRIVERS}/probe-{secrets.token_hex(8)}"
+    """Write, read, list and delete a file of the ledger, and look for the file `known`; one sentence when that fails.
+
+    A node's own trouble is told at once, not waited for as long as a running study would.
+    """
+    here = Storage(storage.root, storage.options)
     try:
-        if known and not storage.exists(known):
-            return f"ledger {storage.root}: it is another folder than the driver's; all nodes must share it"
-        storage.write(path, b"probe")
-        whole = storage.read(path) == b"probe" and path.rpartition("/")[2] in storage.names(DRIVERS)
-        storage.delete(path)
+        if known and not here.exists(known):
+            return f"ledger {here.shown}: this is another folder than the driver's; all nodes must share it"
+        here.probe()
     except Exception as error:  # each file system has errors of its own
-        with suppress(Exception):
-            storage.delete(path)
-        return f"ledger {storage.root}: {one_line(error)}; check {'its rights' if storage.is_local else CREDENTIALS}"
-    return "" if whole else f"ledger {storage.root}: what was written there is not what is read and listed"
+        return f"ledger {here.shown}: {described(error).removeprefix(f'{here.shown}: ')}"
+    return ""
 
 
 @contextmanager
 def known_file(storage: Storage) -> Iterator[str]:
     """The path of a file that the ledger has while the block runs."""
-    path = f"{DRIVERS}/probe-{secrets.token_hex(8)}"
+    path = f"{KNOWN}-{secrets.token_hex(8)}"
     storage.write(path, b"known")
     try:
         yield path

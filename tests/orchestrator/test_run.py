@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fake_stages import cell, graph
 
+from orchestrator.experiment import ExecutionConfig
 from orchestrator.ledger import Ledger
 from orchestrator.storage import Storage
 from orchestrator.study import Outcome
@@ -40,7 +41,7 @@ class Tracking:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The verb on a study whose outcome, report and tracking are given; exceptions among them are raised."""
     ledger = Ledger(Storage(str(tmp_path / "ledger")))
-    settings = SimpleNamespace(address=None, cpus=1, gpus_per_training=0.0, ledger="ledger")
+    settings = ExecutionConfig(cpus=1, ledger="ledger")
     experiment = SimpleNamespace(name="s", execution=settings)
     study: Any = SimpleNamespace(
         experiment=experiment, graph=graph(cell("source", "s")), ledger=ledger, tracking_uri="", report_dir=tmp_path
