@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 IDLE_S = 0.1
+TRAININGS_WAITING = 2
+"""Trainings released beyond those that can run: the next ones start at once, all others are any driver's to take."""
 
 
 class Refused(Exception):
@@ -132,9 +134,9 @@ class RayBackend:
         return refused
 
     def room(self, task: Task) -> bool:
-        if task.stage.training:
-            return True
         trainings = self._training.live_stages() if self._training else []
+        if task.stage.training:
+            return len(trainings) < TRAININGS_WAITING + self._side_by_side(task.stage)
         running = self._cluster.running()
         if not task.whole and (running or trainings):
             return False
@@ -143,6 +145,14 @@ class RayBackend:
             capacity = {name: capacity.get(name, 0.0) + more.get(name, 0.0) for name in {*capacity, *more}}
         left = fan_out_room(capacity, trainings, running)
         return all(left.get(name, 0.0) >= amount for name, amount in task.stage.request.items())
+
+    def _side_by_side(self, stage: Stage) -> int:
+        """How many trainings of a stage all nodes can hold, with those that may be started."""
+        capacity, more = self._cluster.capacity(), self._cluster.potential()
+        shares = [
+            (capacity.get(name, 0.0) + more.get(name, 0.0)) / amount for name, amount in stage.request.items() if amount
+        ]
+        return int(min(shares, default=1))
 
     def submit(self, order: WorkOrder) -> None:
         if not order.stage.training:

@@ -8,8 +8,11 @@ import platform
 import socket
 import subprocess
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from orchestrator.paths import check_name
 from orchestrator.provenance import utc_now
@@ -21,10 +24,10 @@ _CLOCK = "clock"
 FORGOTTEN_AFTER_S = 86_400.0
 
 
-def beat(storage: Storage, driver: str) -> None:
-    """Say that this process is alive and drives under the id `driver`."""
+def beat(storage: Storage, driver: str, study: str = "", claims: Iterable[str] = ()) -> None:
+    """Say that this process is alive, drives `study` under the id `driver`, and has the cells `claims` in hand."""
     record = {"host": machine(), "pid": os.getpid(), "start": started(os.getpid()), "beat": utc_now()}
-    storage.write(f"{_FOLDER}/{check_name(driver)}.json", dump(record))
+    storage.write(f"{_FOLDER}/{check_name(driver)}.json", dump({**record, "study": study, "claims": sorted(claims)}))
 
 
 def leave(storage: Storage, driver: str) -> None:
@@ -36,6 +39,26 @@ def alive(storage: Storage, max_age_s: float) -> set[str]:
     """Drivers whose last beat is young by the store's clock, and which, on this machine, still are the same process."""
     now = _now(storage)
     return {name for name in _named(storage) if _is_alive(storage, name, now, max_age_s)}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another driver that is alive: what it drives, and the cells it has in hand."""
+
+    study: str
+    claims: frozenset[str]
+
+
+def peers(storage: Storage, driver: str, max_age_s: float) -> dict[str, Peer]:
+    """All other drivers alive, by id."""
+    others = [name for name in _named(storage) if name != driver]
+    now = _now(storage) if others else 0.0
+    records = {name: _record(storage, name, now, max_age_s) for name in others}
+    return {
+        name: Peer(str(record.get("study", "")), frozenset(str(claim) for claim in record.get("claims", ())))
+        for name, record in records.items()
+        if record is not None
+    }
 
 
 def clear_dead(storage: Storage) -> None:
@@ -52,14 +75,20 @@ def _named(storage: Storage) -> list[str]:
 
 
 def _is_alive(storage: Storage, name: str, now: float, max_age_s: float) -> bool:
+    return _record(storage, name, now, max_age_s) is not None
+
+
+def _record(storage: Storage, name: str, now: float, max_age_s: float) -> dict[str, Any] | None:
+    """What a driver said last, None when it is dead."""
     path = f"{_FOLDER}/{name}.json"
     try:
-        record = json.loads(storage.read(path))
+        record: dict[str, Any] = json.loads(storage.read(path))
         if now - storage.modified(path) > max_age_s:
-            return False
-        return bool(record["host"] != machine() or started(int(record["pid"])) == record["start"])
+            return None
+        alive = record["host"] != machine() or started(int(record["pid"])) == record["start"]
+        return record if alive else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
 def _now(storage: Storage) -> float:

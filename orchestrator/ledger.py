@@ -156,9 +156,13 @@ class Ledger:
         """Where a training of this cell keeps what it needs to go on, on this node or another."""
         return LedgerCheckpoints(self.storage, cell_path(stage, signature, "checkpoints"), scratch)
 
-    def heartbeat(self, driver: str) -> None:
-        """Say that this process drives under the id `driver`."""
-        drivers.beat(self.storage, driver)
+    def heartbeat(self, driver: str, study: str = "", claims: Iterable[str] = ()) -> None:
+        """Say that this process drives `study` under the id `driver`, and which cells it has in hand."""
+        drivers.beat(self.storage, driver, study, claims)
+
+    def peers(self, driver: str, max_age_s: float) -> dict[str, drivers.Peer]:
+        """The other drivers at work, and what each has in hand."""
+        return drivers.peers(self.storage, driver, max_age_s)
 
     def leave(self, driver: str) -> None:
         """Say that the driver ended in order."""

@@ -16,7 +16,8 @@ class Outcome:
     """What became of a study; `exit_code` is the process's.
 
     `excluded` names the parts of the data that finished cells had to leave out, each with the names of those cells;
-    `aborted` is the error that ended the study before its time.
+    `aborted` is the error that ended the study before its time; `computed_twice` names the cells that another driver
+    published first.
     """
 
     done: list[str] = field(default_factory=list)
@@ -26,6 +27,7 @@ class Outcome:
     left: list[str] = field(default_factory=list)
     reduced: dict[str, CellSpec] = field(default_factory=dict)
     excluded: dict[str, list[str]] = field(default_factory=dict)
+    computed_twice: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     aborted: str | None = None
     signum: int | None = None

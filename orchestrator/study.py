@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import os
 import secrets
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from orchestrator.backends import Backend, InlineBackend, RayBackend, Refused
+from orchestrator.claims import Claims
+from orchestrator.execution import Execution
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Ledger, Status
 from orchestrator.observers import Observer, Observers
@@ -20,49 +21,13 @@ from orchestrator.ready import Phase, Task
 from orchestrator.reasons import SENTENCES, Reason, State
 from orchestrator.schedule import Reduce, Schedule
 from orchestrator.signals import StopFlag, stop_on_signals
-from orchestrator.stages import STAGES, Request, Stage, with_requests
+from orchestrator.stages import STAGES, Stage, with_requests
 from orchestrator.trouble import StorageAway, StorageRefused, described
 from orchestrator.worker import Event, WorkOrder, placed, trouble_of
 
 __all__ = ["ALL_DONE", "REFUSED", "WITH_FAILURES", "Execution", "Observer", "Outcome", "new_driver", "run_study"]
 
 STOP_GRACE_S = 30.0
-HEARTBEAT_S = 10.0
-LAST_BEAT_S = 5.0
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Where and how a study runs; nothing here changes a result.
-
-    Attributes
-    ----------
-    inline : bool
-        All in this process, one task after the other, without Ray.
-    address : str or None
-        A running Ray cluster; None: $RAY_ADDRESS, or a Ray of our own on this machine.
-    cpus : int or None
-        CPUs of a Ray of our own; None: all.
-    gpus_per_training : float
-        GPUs of one training; shares such as 0.5 are possible.
-    resources : mapping
-        What single stages ask for; goes before `gpus_per_training`.
-    cluster : str or None
-        The Ray cluster YAML that says which nodes there should be, and which can be started.
-    retry_failed : bool
-        Try cells again that failed before.
-    shared_ledger : bool
-        All nodes see a ledger in a folder under the same path: its URL begins with ``file://``.
-    """
-
-    inline: bool = False
-    address: str | None = None
-    cpus: int | None = None
-    gpus_per_training: float = 0.0
-    resources: Mapping[str, Request] = field(default_factory=dict)
-    cluster: str | None = None
-    retry_failed: bool = False
-    shared_ledger: bool = False
 
 
 def run_study(
@@ -113,6 +78,9 @@ class _Study:
         self._excluded = Exclusions()
         self._running: dict[str, Reason] = {}
         self._parked: list[tuple[float, str, Reason]] = []
+        self._claims = Claims(ledger, driver, graph)
+        self._was_shared = False
+        self._twice: list[str] = []
 
     def run(self) -> Outcome:
         refused: list[str] = []
@@ -133,7 +101,7 @@ class _Study:
         if not self._schedule.finished:
             with suppress(Exception):
                 self._ledger.clear_dead_drivers()
-                self._ledger.heartbeat(self._driver)
+            self._claims.start()
         self._tell.study_started(self._graph, self._survey)
         for spec in self._graph:
             _, _, status = self._survey[spec.signature]
@@ -146,9 +114,6 @@ class _Study:
 
     def _compute(self) -> list[str]:
         """Do all the work there is; what refuses it comes back in sentences."""
-        ended = threading.Event()
-        beating = threading.Thread(target=self._heartbeat, args=(ended,), daemon=True)
-        beating.start()
         try:
             with closing(self._backend()) as backend:
                 self._flag.listen()  # Ray has put a SIGTERM handler of its own in place
@@ -160,11 +125,9 @@ class _Study:
         except Refused as error:
             return [str(error)]
         finally:
-            ended.set()
-            beating.join(LAST_BEAT_S)
             with suppress(Exception):  # the file of a driver that is gone is removed by the next one
                 self._ledger.storage.delete(self._stop_path)
-                self._ledger.leave(self._driver)
+            self._claims.close()
 
     def _backend(self) -> Backend:
         execution, storage = self._execution, self._ledger.storage
@@ -177,19 +140,15 @@ class _Study:
         cluster = Cluster(execution.address, execution.cpus, execution.cluster)
         return RayBackend(cluster, trainings, own_disks, None if storage.is_local else storage)
 
-    def _heartbeat(self, ended: threading.Event) -> None:
-        while not ended.is_set():
-            with suppress(Exception):  # leases are advice: without a beat two drivers may do the same work twice
-                self._ledger.heartbeat(self._driver)
-            ended.wait(HEARTBEAT_S)
-
     # The loop
 
     def _loop(self, backend: Backend) -> None:
         while not self._schedule.finished and not self._flag.is_set():
             self._unpark()
             full: set[tuple[str, bool]] = set()  # what has no room now: thousands of tasks may be ready
-            for task in self._schedule.ready():
+            self._claims.refresh()
+            self._was_shared |= self._claims.shared
+            for task in self._unclaimed():
                 kind = (task.stage.name, task.whole)
                 if kind not in full and backend.room(task):
                     self._start(backend, task)
@@ -198,6 +157,15 @@ class _Study:
             if not self._schedule.trainings_left:
                 backend.no_more_trainings()
             backend.poll(self._handle)
+
+    def _unclaimed(self) -> Iterator[Task]:
+        """What is ready and not in another driver's hands, this driver's own share first."""
+        for task in self._claims.in_order(self._schedule.ready()):
+            elsewhere = [spec for spec in task.cells if self._claims.elsewhere(spec.signature)]
+            if not elsewhere:
+                yield task
+            elif len(elsewhere) < len(task.cells):
+                yield replace(task, cells=tuple(spec for spec in task.cells if spec not in elsewhere))
 
     def _unpark(self) -> None:
         """Put cells back among those that wait once the pause after trouble of a node or the store is over."""
@@ -222,6 +190,7 @@ class _Study:
         cells = tuple(spec for spec in task.cells if self._schedule.phase(spec.signature) is Phase.RUNNING)
         if not cells:
             return
+        self._claims.take(spec.signature for spec in cells)
         parents = {parent for spec in cells for parent in spec.parents}
         stage_of = {parent: self._graph.cells[parent].stage for parent in parents}
         self._running.update(reasons)
@@ -229,28 +198,32 @@ class _Study:
         backend.submit(WorkOrder(storage, task.stage, cells, reasons, stage_of, self._driver, self._stop_path))
 
     def _found(self, task: Task) -> dict[str, Reason]:
-        """Why reduced aggregates are to do: under signatures that the first survey didn't know, or they are settled."""
-        unknown = [spec for spec in task.cells if spec.signature not in self._survey]
-        if not unknown:
+        """What the ledger says of cells that the first survey didn't know, and of what others may have settled."""
+        asked = [spec for spec in task.cells if self._was_shared or spec.signature not in self._survey]
+        if not asked:
             return {}
-        found = self._ledger.survey(unknown, full=self._ledger.storage.is_local)
-        self._survey.update(found)
+        found = self._ledger.survey(asked, full=self._ledger.storage.is_local)
         reasons: dict[str, Reason] = {}
-        for spec in unknown:
+        for spec in asked:
             state, reason, status = found[spec.signature]
-            if status is not None and state is State.CACHED:
+            known = self._survey.get(spec.signature)
+            is_news = known is None or (status is not None and (known[2] is None or known[2].attempt != status.attempt))
+            self._survey[spec.signature] = found[spec.signature]
+            if is_news and status is not None and state is State.CACHED:
                 self._cached.append(spec.signature)
                 self._schedule.done(spec.signature)
                 self._finished(spec, status, True)
-            elif status is not None and state is State.FAILED and not self._execution.retry_failed:
+            elif is_news and status is not None and state is State.FAILED and not self._execution.retry_failed:
                 self._schedule.failed(spec.signature, _why(found[spec.signature]))
                 self._finished(spec, status, True)
-            else:
+            elif known is None:
                 reasons[spec.signature] = Reason.RETRY_REQUESTED if state is State.FAILED else reason
         return reasons
 
     def _handle(self, event: Event) -> None:
         spec = self._schedule.spec(event.signature)
+        if event.kind not in ("started", "progress"):
+            self._claims.drop(event.signature)
         match event.kind:
             case "started":
                 self._tell.cell_started(spec, self._running.get(event.signature, Reason.NEW))
@@ -259,6 +232,9 @@ class _Study:
                 self._tell.cell_progress(spec, event.step, event.total, event.metrics)
             case "settled":
                 assert event.status is not None
+                if event.superseded:
+                    self._twice.append(spec.name)
+                    self._was_shared = True  # there may be more of theirs
                 self._settled(spec, event.status)
             case "again":
                 self._schedule.again(event.signature, Reason.SET_BACK)
@@ -273,6 +249,7 @@ class _Study:
         if status.state == "done":
             self._done.append(spec.signature)
             self._schedule.done(spec.signature)
+            self._survey[spec.signature] = (State.CACHED, Reason.DONE, status)
         else:
             self._schedule.failed(spec.signature, status.failure or "no reason was given")
         self._finished(spec, status, False)
@@ -316,6 +293,7 @@ class _Study:
             left=list(schedule.cells(Phase.WAITING, Phase.RUNNING)),
             reduced=dict(schedule.reduced),
             excluded=self._excluded.by_sentence(),
+            computed_twice=list(self._twice),
             refused=refused,
             aborted=aborted,
             signum=None if schedule.finished else self._flag.signum,

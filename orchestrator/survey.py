@@ -11,6 +11,8 @@ from orchestrator.reasons import Reason, State
 from orchestrator.status import Status, StatusDamaged
 from orchestrator.storage import Storage
 
+FEW = 32
+
 Finding = tuple[State, Reason, Status | None]
 
 
@@ -52,8 +54,8 @@ def survey(storage: Storage, cells: Iterable[CellSpec], full: bool) -> dict[str,
 
 
 def _survey_stage(storage: Storage, stage: str, signatures: list[str]) -> dict[str, Finding]:
-    """A folder is asked for each cell; a remote store is listed once."""
-    listing = None if storage.is_local else storage.find(stage)
+    """A folder is asked for each cell; a remote store is listed once, unless it is about a few cells."""
+    listing = None if storage.is_local or len(signatures) <= FEW else storage.find(stage)
     paths = {signature: cell_path(stage, signature, "status.json") for signature in signatures}
     texts = storage.read_many(path for path in paths.values() if listing is None or path in listing)
     told = {signature: texts[path] for signature, path in paths.items() if path in texts}

@@ -53,9 +53,10 @@ class WorkOrder:
 class Event:
     """What happened to one cell.
 
-    ``settled`` carries its status; ``again`` says that it has to be computed later, ``corrupt`` that first its input
-    `producer` has to be (because of `reason`); ``stopped`` that the study's stop reached it; ``lost`` that its process
-    died, or that its end could not be recorded (`reason` and `sentence`).
+    ``settled`` carries its status, another driver's where that was first (`superseded`); ``again`` says that it has to
+    be computed later, ``corrupt`` that first its input `producer` has to be (because of `reason`); ``stopped`` that the
+    study's stop reached it; ``lost`` that its process died, or that its end could not be recorded (`reason`,
+    `sentence`).
     """
 
     kind: Literal["started", "progress", "settled", "stopped", "again", "corrupt", "lost"]
@@ -66,6 +67,7 @@ class Event:
     sentence: str = ""
     step: int = 0
     total: int = 0
+    superseded: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -247,7 +249,8 @@ class _Task:
         else:
             status = self._ledger.fail(attempt, Reason.ERROR, result.failure, seconds)
         del self._open[result.signature]
-        self._emit(Event("settled", result.signature, status=status))
+        theirs = status.attempt != attempt.id
+        self._emit(Event("settled", result.signature, status=status, superseded=theirs))
 
     def _context(self, signatures: list[str]) -> Context:
         def progress(done: int, total: int, metrics: Mapping[str, float]) -> None:

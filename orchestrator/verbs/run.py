@@ -70,7 +70,7 @@ def _interrupted() -> int:
 def _compute_and_report(study: Study, execution: Execution, tracking: Tracking, driver: str) -> int:
     others = study.ledger.alive_drivers(BEAT_AT_MOST_S) - {driver}
     if others:
-        _say(f"note: {some(sorted(others))} also at work on this ledger: the same cells may be computed twice")
+        _say(f"note: {some(sorted(others))} also at work on this ledger: cells in their hands are left to them")
     outcome = run_study(study.graph, study.ledger, execution, [tracking, Progress()], reduce, driver=driver)
     if outcome.stopped:
         _say_how_to_go_on("stopped; nothing done is lost. ")
@@ -91,6 +91,8 @@ def _say_end(outcome: Outcome) -> None:
         _say(line)
     if len(excluded) > MOST_EXCLUSIONS:
         _say(f"and {len(excluded) - MOST_EXCLUSIONS} more; the report names them all")
+    if outcome.computed_twice:
+        _say(f"{len(outcome.computed_twice)} cells were computed by another driver at the same time; its results stand")
     counts = f"{len(outcome.cached)} cells cached, {len(outcome.done)} computed"
     failed = f", {len(outcome.failed)} failed, {len(outcome.blocked)} not reached" if outcome.failed else ""
     parts = f", {len(excluded)} parts of the data left out" if excluded else ""

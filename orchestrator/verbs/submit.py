@@ -38,7 +38,7 @@ def submit(path: str, overrides: Sequence[str], ledger: str | None, address: str
     """Check what can be checked here, send the code, start the driver on the head; returns at once."""
     options = () if retry is None else ("--retry", retry)
     command = prepare("run", path, overrides, ledger, options)
-    from orchestrator.jobs import JobTrouble, Jobs
+    from orchestrator.jobs import Jobs, JobTrouble
 
     try:
         job = send(Jobs(address), command, shlex.join(["orchestrator", *sys.argv[1:]]))
@@ -64,9 +64,7 @@ def send(jobs: Jobs, command: Command, resume: str) -> str:
     return jobs.submit(command.study, command.words, ROOT, commit, resume)
 
 
-def prepare(
-    verb: str, path: str, overrides: Sequence[str], ledger: str | None, options: Sequence[str] = ()
-) -> Command:
+def prepare(verb: str, path: str, overrides: Sequence[str], ledger: str | None, options: Sequence[str] = ()) -> Command:
     """The command for the head; `UsageError` for what would fail, be lost or be seen by others there."""
     given = [f"execution.ledger={ledger}", *overrides] if ledger is not None else list(overrides)
     loaded = load_experiment(path, given)
@@ -83,9 +81,7 @@ def prepare(
         if not Path(settings.cluster).is_absolute():
             files[settings.cluster] = Path(settings.cluster).resolve()
     travelling = str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else path
-    return Command(
-        loaded.experiment.name, (verb, travelling, *words, "--address", "auto", *options), files
-    )
+    return Command(loaded.experiment.name, (verb, travelling, *words, "--address", "auto", *options), files)
 
 
 def _from_environment(loaded: Loaded) -> Iterator[str]:

@@ -1,7 +1,11 @@
-"""A driver process for tests: ``fake_driver.py LEDGER STUDY [--inline] [--modules]``; prints what happens."""
+"""A driver process for tests: ``fake_driver.py LEDGER STUDY [--inline] [--modules]``; prints what happens.
+
+``FAKE_EXPIRES_S`` shortens the time after which a silent driver is taken for dead.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +13,7 @@ from typing import Any
 
 from fake_stages import STAGES, cell, graph
 
+from orchestrator import claims
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Ledger, Status
 from orchestrator.reasons import Reason
@@ -57,12 +62,26 @@ def chain(folder: Path) -> Graph:
     return graph(base, arm, latents, flow, *levels, once, killer, cell("group", "g", {"levels": levels}))
 
 
+def crowd() -> Graph:
+    """Work enough for two drivers: trainings, and naps in tasks of their own."""
+    bases = [cell("base", f"b{index}", steps=6, step_s=0.2) for index in range(6)]
+    naps = [cell("nap", f"n{index}", sleep_s=0.4) for index in range(24)]
+    return graph(*bases, *naps, cell("group", "g", {"bases": bases, "naps": naps}))
+
+
+def slow() -> Graph:
+    """One nap that is long enough to be stopped in, and what reads it."""
+    nap = cell("nap", "n", sleep_s=3.0)
+    return graph(nap, cell("latents", "l", {"nap": nap}))
+
+
 class Steps:
     """Prints what happens, for the test to react to."""
 
     def study_started(self, planned: Graph, states: Mapping[str, Any]) -> None: ...
 
-    def cell_started(self, spec: CellSpec, reason: Reason) -> None: ...
+    def cell_started(self, spec: CellSpec, reason: Reason) -> None:
+        print("started", spec.name, flush=True)
 
     def cell_progress(self, spec: CellSpec, step: int, total: int, metrics: Mapping[str, float]) -> None:
         if STAGES[spec.stage].training and step >= 3:
@@ -76,9 +95,14 @@ class Steps:
 
 def main() -> int:
     root, study, *options = sys.argv[1:]
-    plan = {"small": small, "training": training, "mixed": mixed, "crowded": crowded}[study]()
+    claims.EXPIRES_S = float(os.environ.get("FAKE_EXPIRES_S", claims.EXPIRES_S))
+    claims.HEARTBEAT_S = min(claims.HEARTBEAT_S, claims.EXPIRES_S / 4)
+    plan = {"small": small, "training": training, "mixed": mixed, "crowded": crowded, "crowd": crowd, "slow": slow}[
+        study
+    ]()
     execution = Execution(inline="--inline" in options, cpus=2)
     outcome = run_study(plan, Ledger(Storage(root)), execution, [Steps()], stages=STAGES)
+    print("twice", len(outcome.computed_twice), "done", len(outcome.done), "cached", len(outcome.cached), flush=True)
     if "--modules" in options:
         print(*(f"{name}={name in sys.modules}" for name in ("ray", "torch", "mlflow")))
     return outcome.exit_code

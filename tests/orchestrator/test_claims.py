@@ -1,0 +1,166 @@
+"""Several drivers at one study: they share its work, and none depends on another's word."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_driver import crowd, slow
+from fake_stages import STAGES, cell, graph
+
+from orchestrator.claims import Claims
+from orchestrator.ledger import Ledger
+from orchestrator.ready import Task
+from orchestrator.reasons import Reason, State
+from orchestrator.storage import Storage
+from orchestrator.study import Execution, run_study
+
+DRIVER = str(Path(__file__).with_name("fake_driver.py"))
+INLINE = Execution(inline=True)
+
+
+def drive(root: Path, study: str, *options: str, **environment: str) -> subprocess.Popen[str]:
+    """A driver in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, DRIVER, str(root), study, *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def attempts(root: Path) -> dict[str, int]:
+    """How often each cell was begun."""
+    return {path.parent.name: len(list(path.iterdir())) for path in root.glob("*/*/attempts")}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(Storage(str(tmp_path / "ledger")))
+
+
+def test_what_another_driver_has_in_hand_is_left_to_it(ledger: Ledger, tmp_path: Path) -> None:
+    one, two = cell("nap", "one"), cell("nap", "two")
+    other = Claims(ledger, "other", graph(one, two))
+    other.start()
+    other.take([one.signature])
+    time.sleep(0.3)
+    beat = json.loads((tmp_path / "ledger/drivers/other.json").read_text())
+    assert beat["claims"] == [one.signature]
+    mine = Claims(ledger, "mine", graph(one, two))
+    mine.start()
+    assert mine.shared
+    assert mine.elsewhere(one.signature) == "other"
+    assert mine.elsewhere(two.signature) is None
+    other.close()
+    time.sleep(1.1)
+    mine.refresh()
+    assert not mine.shared
+    mine.close()
+
+
+def test_each_driver_begins_with_its_own_share(ledger: Ledger) -> None:
+    cells = [cell("nap", f"n{index}") for index in range(40)]
+    tasks = [Task(STAGES["nap"], (spec,), {}) for spec in cells]
+    drivers = [Claims(ledger, name, graph(*cells)) for name in ("a", "b")]
+    for driver in drivers:
+        driver.start()
+    drivers[0].take([])  # whoever begins something looks at the others
+    time.sleep(1.3)
+    first = []
+    for driver in drivers:
+        driver.refresh()
+        first.append({task.cells[0].name for task in driver.in_order(tasks)[:12]})
+    assert not first[0] & first[1]
+    stranger = Claims(ledger, "c", graph(cells[0]))
+    assert list(stranger.in_order(tasks)) == tasks
+    for driver in drivers:
+        driver.close()
+
+
+def test_a_result_of_another_driver_is_taken_over_while_the_study_runs(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other driver finishes a cell after this one's survey, and says nothing of it."""
+    one, two = cell("nap", "one", sleep_s=0.2), cell("nap", "two")
+    other = Claims(ledger, "other", graph(one))
+    other.start()
+    done = Ledger.begin
+
+    def begin(self: Ledger, spec: Any, reason: Reason, driver: str) -> Any:
+        if spec.name == "one" and driver != "other":
+            attempt = done(self, two, Reason.NEW, "other")
+            (attempt.out_dir / "out.txt").write_text("two")
+            self.publish(attempt, attempt.out_dir, {}, 0.1)
+        return done(self, spec, reason, driver)
+
+    monkeypatch.setattr(Ledger, "begin", begin)
+    outcome = run_study(graph(one, two), ledger, INLINE, stages=STAGES, driver="mine")
+    other.close()
+    assert (outcome.exit_code, outcome.done, outcome.cached) == (0, [one.signature], [two.signature])
+    assert len(ledger.history("nap", two.signature)) == 1
+
+
+def test_a_cell_that_two_computed_counts_once_and_is_counted(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = cell("nap", "one")
+    publish = Ledger.publish
+
+    def late(self: Ledger, attempt: Any, *values: Any) -> Any:
+        if attempt.driver == "mine":
+            other = self.begin(spec, Reason.NEW, "other")
+            (other.out_dir / "out.txt").write_text("theirs")
+            publish(self, other, other.out_dir, {}, 0.1)
+        return publish(self, attempt, *values)
+
+    monkeypatch.setattr(Ledger, "publish", late)
+    outcome = run_study(graph(spec), ledger, INLINE, stages=STAGES, driver="mine")
+    assert (outcome.exit_code, outcome.computed_twice) == (0, ["one"])
+    assert sorted(record.outcome for record in ledger.history("nap", spec.signature)) == ["done", "superseded"]
+    assert ledger.artefact("nap", spec.signature, None).read_bytes("out.txt") == b"theirs"
+
+
+@pytest.mark.processes
+def test_two_drivers_share_the_work_of_one_study(tmp_path: Path) -> None:
+    root = tmp_path / "ledger"
+    drivers = [drive(root, "crowd", "--inline") for _ in range(2)]
+    told = [driver.communicate(timeout=240)[0] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0]
+    counts = [dict(zip(*[iter(text.split("\n")[-2].split())] * 2, strict=True)) for text in told]
+    computed = [int(count["done"]) for count in counts]
+    assert min(computed) >= 5
+    again = sum(number - 1 for number in attempts(root).values())
+    assert sum(int(count["twice"]) for count in counts) <= again <= 3
+    ledger = Ledger(Storage(str(root)))
+    assert {state for state, _, _ in ledger.survey(crowd(), full=True).values()} == {State.CACHED}
+
+
+@pytest.mark.processes
+def test_a_writer_that_sleeps_while_another_takes_over_does_no_harm(tmp_path: Path) -> None:
+    root = tmp_path / "ledger"
+    sleeper = drive(root, "slow", "--inline", FAKE_EXPIRES_S="2")
+    assert sleeper.stdout is not None
+    assert sleeper.stdout.readline().strip() == "started n"
+    sleeper.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    other = drive(root, "slow", "--inline", FAKE_EXPIRES_S="2")
+    told = other.communicate(timeout=120)[0]
+    assert other.returncode == 0
+    assert "twice 0 done 2" in told
+    assert time.monotonic() - began > 2
+    before = {path: path.read_bytes() for path in root.glob("*/*/status.json")}
+    sleeper.send_signal(signal.SIGCONT)
+    told = sleeper.communicate(timeout=120)[0]
+    assert sleeper.returncode == 0
+    assert "twice 1" in told
+    assert {path: path.read_bytes() for path in root.glob("*/*/status.json")} == before
+    ledger = Ledger(Storage(str(root)))
+    nap = next(spec for spec in slow() if spec.stage == "nap")
+    assert {state for state, _, _ in ledger.survey(slow(), full=True).values()} == {State.CACHED}
+    assert [record.outcome for record in ledger.history("nap", nap.signature)] == ["superseded", "done"]
