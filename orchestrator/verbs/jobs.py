@@ -69,7 +69,7 @@ def stop(name: str, address: str | None) -> int:
 
 
 def _with_jobs(address: str | None, act: Callable[[Jobs], int]) -> int:
-    from orchestrator.jobs import JobTrouble, Jobs
+    from orchestrator.jobs import Jobs, JobTrouble
 
     try:
         return act(Jobs(address))

@@ -15,12 +15,12 @@ from orchestrator.cluster_file import ClusterFileMistake, read_cluster_file
 from orchestrator.experiment import ExecutionConfig
 from orchestrator.provenance import process_facts
 from orchestrator.reading import Loaded, UsageError, load_experiment
+from orchestrator.redaction import redact
 
 if TYPE_CHECKING:
     from orchestrator.jobs import Jobs
 
 ROOT = Path(__file__).resolve().parents[2]
-SECRET_IN_URL = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 HEAD_TRACKING = "http://127.0.0.1:5000"
 DATA_KEYS = ("path", "trials")
 
@@ -38,7 +38,7 @@ def submit(path: str, overrides: Sequence[str], ledger: str | None, address: str
     """Check what can be checked here, send the code, start the driver on the head; returns at once."""
     options = () if retry is None else ("--retry", retry)
     command = prepare("run", path, overrides, ledger, options)
-    from orchestrator.jobs import JobTrouble, Jobs
+    from orchestrator.jobs import Jobs, JobTrouble
 
     try:
         job = send(Jobs(address), command, shlex.join(["orchestrator", *sys.argv[1:]]))
@@ -64,9 +64,7 @@ def send(jobs: Jobs, command: Command, resume: str) -> str:
     return jobs.submit(command.study, command.words, ROOT, commit, resume)
 
 
-def prepare(
-    verb: str, path: str, overrides: Sequence[str], ledger: str | None, options: Sequence[str] = ()
-) -> Command:
+def prepare(verb: str, path: str, overrides: Sequence[str], ledger: str | None, options: Sequence[str] = ()) -> Command:
     """The command for the head; `UsageError` for what would fail, be lost or be seen by others there."""
     given = [f"execution.ledger={ledger}", *overrides] if ledger is not None else list(overrides)
     loaded = load_experiment(path, given)
@@ -83,9 +81,7 @@ def prepare(
         if not Path(settings.cluster).is_absolute():
             files[settings.cluster] = Path(settings.cluster).resolve()
     travelling = str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else path
-    return Command(
-        loaded.experiment.name, (verb, travelling, *words, "--address", "auto", *options), files
-    )
+    return Command(loaded.experiment.name, (verb, travelling, *words, "--address", "auto", *options), files)
 
 
 def _from_environment(loaded: Loaded) -> Iterator[str]:
@@ -100,7 +96,7 @@ def _refuse_secrets(path: str, words: Sequence[str]) -> None:
     """A job's command can be read by all who see the cluster's dashboard, and its code too."""
     text = Path(path).read_text(encoding="utf-8")
     for where, content in [(path, text), *(("the command line", word) for word in words)]:
-        if SECRET_IN_URL.search(content):
+        if redact(content, {}) != content:
             raise UsageError(
                 f"{where}: a URL with a password would be readable in the job; leave it out, and give it on the head "
                 "(orchestrator ui --serve takes MLFLOW_BACKEND_STORE_URI) or as credentials of the nodes"
