@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -35,6 +36,11 @@ LedgerRoot = Annotated[
 ]
 LedgerOption = Annotated[str | None, typer.Option("--ledger", help="folder or URL (s3://bucket/prefix) of the results")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
+RetryOption = Annotated[str | None, typer.Option("--retry", help="'failed': try failed cells again")]
+JobArgument = Annotated[str, typer.Argument(help="the name that submit printed", metavar="JOB")]
+DASHBOARD_HELP = "URL of the cluster's dashboard; default: $RAY_API_SERVER_ADDRESS, or http://127.0.0.1:8265"
+DashboardOption = Annotated[str | None, typer.Option("--address", help=DASHBOARD_HELP, metavar="URL")]
+FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="until it has ended")]
 
 
 @app.command()
@@ -43,17 +49,68 @@ def run(
     overrides: Overrides = None,
     ledger: LedgerOption = None,
     inline: Annotated[bool, typer.Option("--inline", help="every task in this process, without Ray")] = False,
-    address: Annotated[str | None, typer.Option("--address", help="a running Ray cluster; else a local Ray")] = None,
-    retry: Annotated[str | None, typer.Option("--retry", help="'failed': try failed cells again")] = None,
+    address: Annotated[str | None, typer.Option("--address", help="this node's Ray cluster; else a local Ray")] = None,
+    retry: RetryOption = None,
 ) -> None:
     """Compute what is not in the ledger yet, then report. The same command resumes."""
-    if retry not in (None, "failed"):
-        _refuse(f"--retry {retry!r}: allowed is 'failed'")
+    _check_retry(retry)
     with _one_line_errors():
         from orchestrator.verbs.run import run as run_verb
 
         study = _open(experiment, overrides, ledger)
         raise typer.Exit(run_verb(study, inline=inline, address=address, retry_failed=retry == "failed"))
+
+
+@app.command()
+def submit(
+    experiment: ExperimentArgument,
+    overrides: Overrides = None,
+    ledger: LedgerOption = None,
+    address: DashboardOption = None,
+    retry: RetryOption = None,
+) -> None:
+    """Run the study on a cluster from elsewhere: the driver runs on its head. Submitting again resumes."""
+    _check_retry(retry)
+    with _one_line_errors():
+        from orchestrator.verbs.submit import submit as submit_verb
+
+        raise typer.Exit(submit_verb(experiment, overrides or (), ledger, address, retry))
+
+
+@app.command()
+def logs(job: JobArgument, address: DashboardOption = None, follow: FollowOption = False) -> None:
+    """What a submitted job prints."""
+    with _one_line_errors():
+        from orchestrator.verbs.jobs import logs as logs_verb
+
+        raise typer.Exit(logs_verb(job, address, follow))
+
+
+@app.command()
+def stop(job: JobArgument, address: DashboardOption = None) -> None:
+    """Stop a submitted job once its checkpoints are saved, and say how to go on."""
+    with _one_line_errors():
+        from orchestrator.verbs.jobs import stop as stop_verb
+
+        raise typer.Exit(stop_verb(job, address))
+
+
+@app.command()
+def doctor(
+    experiment: ExperimentArgument,
+    overrides: Overrides = None,
+    ledger: LedgerOption = None,
+    address: Annotated[str | None, typer.Option("--address", help="the Ray cluster of this node, such as auto")] = None,
+    submitted: Annotated[
+        bool, typer.Option("--submit", help="ask from the head, as a job; --address is the dashboard's URL then")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Is all there that the study needs, on every node? Each finding with its remedy; exit 3 when not."""
+    with _one_line_errors():
+        from orchestrator.verbs.doctor import doctor as doctor_verb
+
+        raise typer.Exit(doctor_verb(experiment, overrides or (), ledger, address, submitted, as_json))
 
 
 @app.command()
@@ -74,16 +131,26 @@ def plan(
 
 @app.command()
 def status(
-    experiment: ExperimentArgument,
+    subject: Annotated[str, typer.Argument(help="an experiment's YAML file, or a job", metavar="EXPERIMENT|JOB")],
     overrides: Overrides = None,
     ledger: LedgerOption = None,
+    address: DashboardOption = None,
+    follow: FollowOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say where a study stands: counts, failures, drivers at work."""
+    """Say where a study or a submitted job stands; --follow ends with it, and with the job's exit code."""
     with _one_line_errors():
+        if not overrides and ledger is None and not subject.endswith((".yaml", ".yml")) and not Path(subject).exists():
+            from orchestrator.verbs.jobs import status as job_verb
+
+            raise typer.Exit(job_verb(subject, address, follow))
+        from orchestrator.verbs.status import follow as follow_verb
         from orchestrator.verbs.status import status as status_verb
 
-        _show(status_verb(_open(experiment, overrides, ledger), as_json))
+        study = _open(subject, overrides, ledger)
+        if follow:
+            raise typer.Exit(follow_verb(study, _show))
+        _show(status_verb(study, as_json))
 
 
 @app.command()
@@ -130,11 +197,28 @@ def ui(
     ledger: LedgerRoot = "./results",
     tracking_uri: Annotated[str | None, typer.Option("--tracking-uri", help="another MLflow store")] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
+    serve: Annotated[bool, typer.Option("--serve", help="a server for drivers: $MLFLOW_BACKEND_STORE_URI")] = False,
+    env_file: Annotated[
+        str | None, typer.Option("--env-file", help="with --serve: settings as NAME=VALUE, mode 0600")
+    ] = None,
+    artifacts_destination: Annotated[
+        str | None, typer.Option("--artifacts-destination", help="with --serve: folder or s3:// URL of artefacts")
+    ] = None,
 ) -> None:
-    """Open MLflow on the store of a ledger, on this machine only (127.0.0.1)."""
-    from orchestrator.verbs.ui import ui as ui_verb
+    """Open MLflow on the store of a ledger, or with --serve on a database, on this machine only (127.0.0.1)."""
+    with _one_line_errors():
+        if serve:
+            from orchestrator.verbs.serve import serve as serve_verb
 
-    raise typer.Exit(ui_verb(ledger, tracking_uri, port))
+            raise typer.Exit(serve_verb(env_file, artifacts_destination, port))
+        from orchestrator.verbs.ui import ui as ui_verb
+
+        raise typer.Exit(ui_verb(ledger, tracking_uri, port))
+
+
+def _check_retry(retry: str | None) -> None:
+    if retry not in (None, "failed"):
+        _refuse(f"--retry {retry!r}: allowed is 'failed'")
 
 
 def _open(experiment: str, overrides: list[str] | None, ledger: str | None) -> Study:

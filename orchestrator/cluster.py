@@ -117,9 +117,17 @@ class Cluster:
             "CLUSTER.yaml, or run ray up again"
         )
 
+    def joined(self) -> int:
+        """How many nodes are alive."""
+        return len(_nodes())
+
+    def has_token(self) -> bool:
+        """True when this cluster asks everybody for its token."""
+        return bool(is_token_auth_enabled())
+
     def needs_token(self) -> bool:
         """True when tasks run on other machines and whoever reaches the head could run code there."""
-        return self.has_other_nodes() and not is_token_auth_enabled()
+        return self.has_other_nodes() and not self.has_token()
 
     def on_every_node(
         self, function: Callable[..., Any], *arguments: Any, seconds: float = NODE_ANSWERS_S

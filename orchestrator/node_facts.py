@@ -51,7 +51,7 @@ def node_facts(storage: Storage | None, known: str) -> NodeFacts:
         ray=_version("ray"),
         packages=installed(),
         commit=own["commit"] + ("+dirty" if own["dirty"] == "true" else ""),
-        code=code_digest(),
+        code=own["source"][:12],
         ledger="" if storage is None else ledger_trouble(storage, known),
         token=token_trouble(),
         scratch=str(scratch.parent),
@@ -119,15 +119,6 @@ def installed() -> str:
             return f"lock {noted[:12]}"
     names = sorted(f"{found.metadata['Name']}=={found.version}".lower() for found in metadata.distributions())
     return "packages " + hashlib.sha256(" ".join(names).encode()).hexdigest()[:12]
-
-
-def code_digest() -> str:
-    """A digest of the Python files of this project that this process runs."""
-    root = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(path for folder in ("orchestrator", "tasks") for path in (root / folder).rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def one_line(error: BaseException) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
@@ -200,3 +203,31 @@ class Store:
 def _is_ours(run: Any, study: str) -> bool:
     tags = run.data.tags
     return tags.get("study") == study and "kind" in tags and "identity" in tags
+
+
+PROBE = "orchestrator-doctor"
+
+
+def probe(uri: str) -> None:
+    """Write a run with a tiny artefact, read both back, and delete them; whatever goes wrong is raised."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    client, content = MlflowClient(uri), secrets.token_hex(8)
+    found = client.get_experiment_by_name(PROBE)
+    if found is not None and found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    experiment = client.create_experiment(PROBE) if found is None else found.experiment_id
+    run = client.create_run(experiment, run_name="probe").info
+    try:
+        client.log_text(run.run_id, content, "probe.txt")
+        artifacts = get_artifact_repository(run.artifact_uri, tracking_uri=uri)
+        with tempfile.TemporaryDirectory() as folder:
+            if Path(artifacts.download_artifacts("probe.txt", folder)).read_text() != content:
+                raise OSError("an artefact does not read back as it was written")
+        artifacts.delete_artifacts("probe.txt")
+    finally:
+        client.delete_run(run.run_id)
+        client.delete_experiment(experiment)

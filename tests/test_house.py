@@ -22,7 +22,7 @@ ONE_ROOM = {
     "s3fs": {"orchestrator/storage.py"},
     "mlflow": {"orchestrator/tracking.py"},
     "optuna": {"orchestrator/training.py"},
-    "ray": {"orchestrator/cluster.py", "orchestrator/training.py"},
+    "ray": {"orchestrator/cluster.py", "orchestrator/jobs.py", "orchestrator/training.py"},
 }
 HEAVY = {"torch", "mne", "scipy", "ray", "mlflow", "matplotlib"}
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
+from collections.abc import Callable
 
 from orchestrator.opening import Study
 from orchestrator.reasons import SENTENCES, State
@@ -12,6 +14,7 @@ from orchestrator.stages import STAGES
 from orchestrator.standing import stand
 
 HEARTBEAT_S = 60.0
+FOLLOW_EVERY_S = 5.0
 
 
 def status(study: Study, as_json: bool) -> str:
@@ -45,3 +48,18 @@ def status(study: Study, as_json: bool) -> str:
     lines += [f"  blocked: {count} cells ({SENTENCES[reason]})" for reason, count in blocked.items()]
     lines.append(f"drivers at work: {', '.join(sorted(drivers)) or 'none'}")
     return "\n".join(lines)
+
+
+def follow(study: Study, show: Callable[[str], None]) -> int:
+    """Show where the study stands whenever that changes, until all is settled or nobody works on it."""
+    shown = ""
+    while True:
+        text = status(study, as_json=False)
+        if text != shown:
+            show(text)
+            shown = text
+        _, states = stand(study.graph, study.ledger)
+        kinds = Counter(state for state, _, _ in states.values())
+        if not kinds[State.TO_DO] or not study.ledger.alive_drivers(HEARTBEAT_S):
+            return 0 if set(kinds) == {State.CACHED} else 1
+        time.sleep(FOLLOW_EVERY_S)

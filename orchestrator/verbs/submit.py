@@ -15,12 +15,12 @@ from orchestrator.cluster_file import ClusterFileMistake, read_cluster_file
 from orchestrator.experiment import ExecutionConfig
 from orchestrator.provenance import process_facts
 from orchestrator.reading import Loaded, UsageError, load_experiment
+from orchestrator.redaction import redact
 
 if TYPE_CHECKING:
     from orchestrator.jobs import Jobs
 
 ROOT = Path(__file__).resolve().parents[2]
-SECRET_IN_URL = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 HEAD_TRACKING = "http://127.0.0.1:5000"
 DATA_KEYS = ("path", "trials")
 
@@ -96,7 +96,7 @@ def _refuse_secrets(path: str, words: Sequence[str]) -> None:
     """A job's command can be read by all who see the cluster's dashboard, and its code too."""
     text = Path(path).read_text(encoding="utf-8")
     for where, content in [(path, text), *(("the command line", word) for word in words)]:
-        if SECRET_IN_URL.search(content):
+        if redact(content, {}) != content:
             raise UsageError(
                 f"{where}: a URL with a password would be readable in the job; leave it out, and give it on the head "
                 "(orchestrator ui --serve takes MLFLOW_BACKEND_STORE_URI) or as credentials of the nodes"
