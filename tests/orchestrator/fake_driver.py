@@ -81,7 +81,8 @@ class Steps:
     def study_started(self, planned: Graph, states: Mapping[str, Any]) -> None: ...
 
     def cell_started(self, spec: CellSpec, reason: Reason) -> None:
-        print("started", spec.name, flush=True)
+        if "--started" in sys.argv:
+            print("started", spec.name, flush=True)
 
     def cell_progress(self, spec: CellSpec, step: int, total: int, metrics: Mapping[str, float]) -> None:
         if STAGES[spec.stage].training and step >= 3:
@@ -102,7 +103,8 @@ def main() -> int:
     ]()
     execution = Execution(inline="--inline" in options, cpus=2)
     outcome = run_study(plan, Ledger(Storage(root)), execution, [Steps()], stages=STAGES)
-    print("twice", len(outcome.computed_twice), "done", len(outcome.done), "cached", len(outcome.cached), flush=True)
+    if "--counts" in options:
+        print("twice", len(outcome.computed_twice), "done", len(outcome.done), "cached", len(outcome.cached))
     if "--modules" in options:
         print(*(f"{name}={name in sys.modules}" for name in ("ray", "torch", "mlflow")))
     return outcome.exit_code

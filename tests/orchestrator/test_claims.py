@@ -26,10 +26,10 @@ DRIVER = str(Path(__file__).with_name("fake_driver.py"))
 INLINE = Execution(inline=True)
 
 
-def drive(root: Path, study: str, *options: str, **environment: str) -> subprocess.Popen[str]:
+def drive(root: Path, study: str, **environment: str) -> subprocess.Popen[str]:
     """A driver in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, DRIVER, str(root), study, *options],
+        [sys.executable, DRIVER, str(root), study, "--inline", "--started", "--counts"],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
@@ -129,7 +129,7 @@ def test_a_cell_that_two_computed_counts_once_and_is_counted(ledger: Ledger, mon
 @pytest.mark.processes
 def test_two_drivers_share_the_work_of_one_study(tmp_path: Path) -> None:
     root = tmp_path / "ledger"
-    drivers = [drive(root, "crowd", "--inline") for _ in range(2)]
+    drivers = [drive(root, "crowd") for _ in range(2)]
     told = [driver.communicate(timeout=240)[0] for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0]
     counts = [dict(zip(*[iter(text.split("\n")[-2].split())] * 2, strict=True)) for text in told]
@@ -144,12 +144,12 @@ def test_two_drivers_share_the_work_of_one_study(tmp_path: Path) -> None:
 @pytest.mark.processes
 def test_a_writer_that_sleeps_while_another_takes_over_does_no_harm(tmp_path: Path) -> None:
     root = tmp_path / "ledger"
-    sleeper = drive(root, "slow", "--inline", FAKE_EXPIRES_S="2")
+    sleeper = drive(root, "slow", FAKE_EXPIRES_S="2")
     assert sleeper.stdout is not None
     assert sleeper.stdout.readline().strip() == "started n"
     sleeper.send_signal(signal.SIGSTOP)
     began = time.monotonic()
-    other = drive(root, "slow", "--inline", FAKE_EXPIRES_S="2")
+    other = drive(root, "slow", FAKE_EXPIRES_S="2")
     told = other.communicate(timeout=120)[0]
     assert other.returncode == 0
     assert "twice 0 done 2" in told
