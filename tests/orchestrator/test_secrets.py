@@ -10,18 +10,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from fake_stages import STAGES, cell, graph
 from leaky_driver import NAMES
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
+from orchestrator.ledger import Ledger
 from orchestrator.redaction import redact
 from orchestrator.storage import Storage
+from orchestrator.study import Execution, run_study
 
 ROOT = Path(__file__).parents[2]
 DEMO = str(ROOT / "experiments/demo.yaml")
 PASSWORD = "url-p4ssw0rd-to-grep"
 DATABASE = f"postgresql://lab:{PASSWORD}@db.invalid:5432/mlflow"
 SECRETS = {name: f"{name.lower().replace('_', '-')}-value-to-grep" for name in NAMES}
+AFAR = Execution(address="127.0.0.1:9")
 SECRETS["RAY_AUTH_TOKEN"] = "0123456789abcdef" * 4
 
 
@@ -123,6 +127,31 @@ def test_a_wrong_endpoint_is_one_line_without_a_secret(given: str, monkeypatch: 
     assert result.exit_code == 3
     assert result.output.startswith("orchestrator: ledger s3://")
     assert not leaks({"output": result.output.encode()})
+
+
+def test_a_token_that_others_may_read_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(SECRETS["RAY_AUTH_TOKEN"])
+    token.chmod(0o640)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    outcome = run_study(graph(cell("source", "s")), Ledger(Storage(str(tmp_path / "ledger"))), AFAR, stages=STAGES)
+    assert outcome.refused == [f"{token}: others may read it (mode 0640); chmod 600 {token}"]
+    assert outcome.exit_code == 3
+
+
+def test_make_token_makes_one_that_only_its_owner_may_read(tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    made = []
+    for _ in range(2):
+        subprocess.run(["make", "--silent", "token"], cwd=ROOT, env=environment, check=True, capture_output=True)
+        made.append((tmp_path / ".ray/auth_token").read_text())
+    assert made[0] == made[1], "a cluster's token is not replaced"
+    assert len(made[0]) == 64
+    assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / ".ray").stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize(
