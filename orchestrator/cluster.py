@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.backends import Refused
 from orchestrator.cluster_file import ClusterFile, ClusterFileMistake, bootstrapped, read_cluster_file
+from orchestrator.node_facts import token_trouble
 from orchestrator.stages import Stage
 from orchestrator.worker import Event, WorkOrder, execute, sentence, stop_marker
 
@@ -65,6 +66,8 @@ class Cluster:
             _ = self.declared
         except ClusterFileMistake as error:
             raise Refused(str(error)) from None
+        if not self.is_own and (trouble := token_trouble()):
+            raise Refused(trouble)
         set_environment(local=self.is_own)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         own: dict[str, Any] = {

@@ -25,12 +25,19 @@ os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.it
 
 from ray import tune  # noqa: E402
 from ray.tune import PlacementGroupFactory, RunConfig, TuneConfig, Tuner  # noqa: E402
+from ray.tune.execution import class_cache  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 from ray.tune.stopper import Stopper  # noqa: E402
 
 from orchestrator.stages import Stage  # noqa: E402
 from orchestrator.worker import Event, WorkOrder, execute, sentence, stop_marker  # noqa: E402
+
+# Tune would hand the driver's keys to every trial in its runtime environment, which Ray writes into its logs. Each node
+# has rights of its own.
+class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
+    {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+)
 
 REPORT_EVERY_S = 2.0
 PENDING_AT_MOST = 200

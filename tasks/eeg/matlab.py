@@ -60,10 +60,31 @@ def _read_v73(path: str, content: bytes) -> dict[str, Any]:
         copy = Path(folder) / "copy.mat"
         copy.write_bytes(content)
         try:
+            _check_self_contained(copy)
             return dict(pymatreader.read_mat(str(copy)))
+        except _LeadsOutside:
+            raise TaskError(f"{path}: it shows contents of other files; a CND file holds its data itself") from None
         except Exception as error:  # as above
             reason = f"{type(error).__name__}: {error}".replace(str(copy), "the file")
             raise TaskError(f"{path}: truncated or damaged ({reason}); copy it again") from None
+
+
+class _LeadsOutside(Exception):
+    """HDF5 can name other files of the machine that reads it as part of its own content."""
+
+
+def _check_self_contained(copy: Path) -> None:
+    import h5py
+
+    def link_out(name: str, link: object) -> bool | None:
+        return isinstance(link, h5py.ExternalLink) or None  # anything but None ends the visit
+
+    def data_outside(name: str, found: object) -> bool | None:
+        return (isinstance(found, h5py.Dataset) and bool(found.external or found.is_virtual)) or None
+
+    with h5py.File(copy, "r") as file:
+        if file.visititems_links(link_out) or file.visititems(data_outside):
+            raise _LeadsOutside
 
 
 def cells_of(value: Any) -> list[Any]:
