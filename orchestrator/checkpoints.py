@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -19,7 +20,10 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class LedgerCheckpoints:
-    """The last two checkpoints below `base`; each counts only once its list of checksums lies beside it."""
+    """The last two checkpoints below `base`; each counts only once its list of checksums lies beside it.
+
+    Every one has a folder of its own, so that two processes at one cell never mix theirs.
+    """
 
     storage: Storage
     base: str
@@ -27,11 +31,11 @@ class LedgerCheckpoints:
 
     def latest(self) -> tuple[int, Path] | None:
         """Step and own copy of the last whole checkpoint; damaged ones are dropped in favour of the one before."""
-        for step in sorted(self._steps(), reverse=True):
-            folder = self._whole(step)
+        for name in reversed(self._names()):
+            folder = self._whole(name)
             if folder is not None:
-                return step, folder
-            self.storage.delete(self._at(step), recursive=True)
+                return _step(name), folder
+            self.storage.delete(f"{self.base}/{name}", recursive=True)
         return None
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
@@ -39,41 +43,44 @@ class LedgerCheckpoints:
         near = self.storage.local_path(self.base) or self.scratch
         near.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".saving-", dir=near))
+        name = f"{step:012d}-{secrets.token_hex(4)}"
         try:
             write(folder)
             files = sorted(file for file in folder.rglob("*") if file.is_file())
             marker = {str(file.relative_to(folder)): _record(file) for file in files}
-            self.storage.delete(self._at(step), recursive=True)
             for file in files:
-                self.storage.adopt(file, f"{self._at(step)}/files/{file.relative_to(folder).as_posix()}")
-            self.storage.write(f"{self._at(step)}/complete.json", dump(marker))
+                self.storage.adopt(file, f"{self.base}/{name}/files/{file.relative_to(folder).as_posix()}")
+            self.storage.write(f"{self.base}/{name}/complete.json", dump(marker))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        for old in sorted(set(self._steps()) - {step})[: -(KEPT - 1)]:
-            self.storage.delete(self._at(old), recursive=True)
+        for old in [other for other in self._names() if other != name][: -(KEPT - 1)]:
+            self.storage.delete(f"{self.base}/{old}", recursive=True)
 
-    def _steps(self) -> list[int]:
-        return [int(name) for name in self.storage.names(self.base) if name.isdecimal()]
+    def _names(self) -> list[str]:
+        """All checkpoints, whole or not, by step."""
+        return sorted(name for name in self.storage.names(self.base) if name.partition("-")[0].isdecimal())
 
-    def _at(self, step: int) -> str:
-        return f"{self.base}/{step:012d}"
-
-    def _whole(self, step: int) -> Path | None:
+    def _whole(self, name: str) -> Path | None:
+        """A copy in `scratch`, None when the checkpoint is damaged; a store that is away is no damage."""
         try:
-            marker = json.loads(self.storage.read(f"{self._at(step)}/complete.json"))
-            folder = self._copy(step, list(marker))
-            return folder if all(_record(folder / name) == record for name, record in marker.items()) else None
-        except (OSError, ValueError, TypeError):
+            marker = json.loads(self.storage.read(f"{self.base}/{name}/complete.json"))
+            folder = self._copy(name, list(marker))
+            return folder if all(_record(folder / file) == record for file, record in marker.items()) else None
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):
             return None
 
-    def _copy(self, step: int, names: list[str]) -> Path:
-        """A copy in `scratch`: in the ledger another driver at the same cell may remove it at any time."""
+    def _copy(self, name: str, files: list[str]) -> Path:
+        """In the ledger another driver at the same cell may remove it at any time."""
         self.scratch.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"checkpoint-{step}-", dir=self.scratch))
-        for name in map(check_path, names):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            self.storage.get_file(f"{self._at(step)}/files/{name}", folder / name)
+        folder = Path(tempfile.mkdtemp(prefix=f"checkpoint-{_step(name)}-", dir=self.scratch))
+        for file in map(check_path, files):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            self.storage.get_file(f"{self.base}/{name}/files/{file}", folder / file)
         return folder
+
+
+def _step(name: str) -> int:
+    return int(name.partition("-")[0])
 
 
 def _record(file: Path) -> dict[str, int | str]:
