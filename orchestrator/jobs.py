@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray._private.runtime_env.packaging import _dir_travel
+from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
@@ -186,7 +187,8 @@ def sent_files(folder: Path) -> dict[Path, int]:
         if path.is_file():
             found[path.relative_to(folder)] = path.stat().st_size
 
-    _dir_travel(folder, [], take, include_gitignore=True, logger=logging.getLogger("unheard"))
+    left_out = [_get_excludes(folder, get_runtime_env_default_excludes())]
+    _dir_travel(folder, left_out, take, include_gitignore=True, logger=logging.getLogger("unheard"))
     return found
 
 
