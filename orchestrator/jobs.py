@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray._private.runtime_env.packaging import _dir_travel
+from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
+
+from orchestrator.provenance import RESUME
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 STOP_WAIT_S = 60
@@ -66,19 +69,21 @@ class Jobs:
 
     def __init__(self, address: str | None = None) -> None:
         self.address = address or _default_address()
-        logging.getLogger("ray.dashboard").setLevel(logging.ERROR)
+        for chatty in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
         if not self.address.startswith(("http://", "https://")):
             raise JobTrouble(
                 f"--address {self.address}: the dashboard's URL is needed, such as {DEFAULT_ADDRESS} (through ray "
                 "dashboard CLUSTER.yaml or an SSH tunnel)",
                 2,
             )
+        os.environ["RAY_API_SERVER_ADDRESS"] = self.address  # which Ray puts before the address it is given
         self._client: JobSubmissionClient = self._ask(JobSubmissionClient, self.address)
 
     def submit(self, name: str, words: Sequence[str], folder: Path, commit: str, resume: str) -> str:
         """Start ``orchestrator WORDS`` on the head with the code in `folder`; returns the job's name at once."""
         job = f"{name}-{time.strftime('%Y%m%dT%H%M', time.gmtime())}-{secrets.token_hex(2)}"
-        env = {"ORCHESTRATOR_COMMIT": commit, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+        env = {"ORCHESTRATOR_COMMIT": commit, RESUME: resume, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
         self._ask(
             self._client.submit_job,
             entrypoint=f"{ON_THE_HEAD} {shlex.join(words)}",
@@ -182,7 +187,8 @@ def sent_files(folder: Path) -> dict[Path, int]:
         if path.is_file():
             found[path.relative_to(folder)] = path.stat().st_size
 
-    _dir_travel(folder, [], take, include_gitignore=True, logger=logging.getLogger("unheard"))
+    left_out = [_get_excludes(folder, get_runtime_env_default_excludes())]
+    _dir_travel(folder, left_out, take, include_gitignore=True, logger=logging.getLogger("unheard"))
     return found
 
 

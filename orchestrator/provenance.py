@@ -15,6 +15,9 @@ UNKNOWN = "unknown"
 NOTE = ".commit"
 """A file beside the code where git is not: the commit, and the code that it is true of."""
 
+RESUME = "ORCHESTRATOR_RESUME"
+"""Where a driver that a job started finds the command that goes on with its work."""
+
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _CODE = ("orchestrator", "tasks")
 

@@ -86,6 +86,6 @@ def _state(job: Job) -> str:
         text += f", the driver ended with exit code {job.driver_exit_code}"
     elif job.state == "FAILED":
         text += f": {next(iter(job.message.strip().splitlines()), 'its driver was lost')}"
-    if job.ended and job.exit_code not in (0, 2):
+    if job.state == "FAILED" and job.exit_code != 2:
         text += f"; to go on: {job.resume}"
     return text

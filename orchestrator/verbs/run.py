@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 
 from orchestrator.opening import Study, check_writable
 from orchestrator.planner_eeg import reduce
 from orchestrator.progress import Progress
+from orchestrator.provenance import RESUME
 from orchestrator.redaction import redact
 from orchestrator.report import build
 from orchestrator.report.results import some
@@ -100,7 +102,7 @@ def _say_end(outcome: Outcome) -> None:
 
 
 def _say_how_to_go_on(after: str = "") -> None:
-    _say(f"{after}To go on: {shlex.join(sys.argv)}")
+    _say(f"{after}To go on: {os.environ.get(RESUME) or shlex.join(sys.argv)}")
 
 
 def _say(line: str) -> None:
