@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import mirror
-from orchestrator.background import Background
+from orchestrator.background import Background, Trouble
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.reasons import Reason
 from orchestrator.redaction import redact
 from orchestrator.report.results import States, simulates
+from orchestrator.tracking_errors import judge
 
 if TYPE_CHECKING:
     from orchestrator.ledger import Ledger, Status
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from orchestrator.tracking import Store
 
 SQLITE = "sqlite:///"
-DRAIN_S, DRAIN_STOPPED_S, MAX_AGE_S = 120.0, 10.0, 60.0
+DRAIN_S, DRAIN_AT_MOST_S, DRAIN_STOPPED_S, MAX_AGE_S = 120.0, 1800.0, 10.0, 60.0
+LONGEST_LINE = 300
+MOST_POINTS = 10_000
+"""Points of one curve that wait for a store; what a training finishes with comes from the ledger."""
 
 
 def _say(line: str) -> None:
@@ -38,13 +42,14 @@ class Tracking:
 
     def __init__(self, uri: str, study: str, ledger: Ledger, driver: str, say: Callable[[str], None] = _say) -> None:
         self._uri, self._study, self._ledger, self._driver, self._say = uri, study, ledger, driver, say
-        self._writer: Background[Store] = Background(self._open, self._flush, self._give_up)
-        self._held: list[Callable[[Store], None]] | None = None
+        self._writer: Background[Store] = Background(self._open, self._flush, self)
+        self._held: dict[Hashable, Callable[[Store], None]] | None = None
         self._points: dict[str, tuple[CellSpec, mirror.Curve]] = {}
         self._lock = threading.Lock()
         self._mark = _Mark(uri, study)
         self._simulated = False
         self._status = "FINISHED"
+        self._answered = self._gave_up = self._others_run = False
 
     # What the study tells
 
@@ -52,34 +57,37 @@ class Tracking:
         """Take up the parent run, and end what dead drivers left running."""
         self._simulated = simulates(graph)
         self._mark.cells = {sig: f"{s.state} {s.attempt}" for sig, (_, _, s) in states.items() if s is not None}
-        self._held = [] if self._mark.holds() else None
-        self._do(self._start)
+        self._held = {} if self._mark.holds() else None
+        self._do("start", self._start)
 
     def cell_started(self, cell: CellSpec, reason: Reason) -> None:
         self._release()
         if mirror.is_training(cell):
             tags = {"driver": self._driver, "reason": reason.value}
-            self._do(lambda store: store.begin(mirror.training(cell), tags))
+            self._do(cell.signature, lambda store: store.begin(mirror.training(cell), tags))
 
     def cell_progress(self, cell: CellSpec, step: int, total: int, metrics: Mapping[str, float]) -> None:
         values = {key: number for key, value in metrics.items() if (number := mirror.number(value)) is not None}
         if mirror.is_training(cell) and values:
             with self._lock:
-                self._points.setdefault(cell.signature, (cell, []))[1].append((step, values))
+                rows = self._points.setdefault(cell.signature, (cell, []))[1]
+                rows.append((step, values))
+                if len(rows) > MOST_POINTS:
+                    del rows[:-1:2]
 
     def cell_finished(self, cell: CellSpec, status: Status, cached: bool) -> None:
         self._mark.cells[cell.signature] = f"{status.state} {status.attempt}"
         if not cached:
             self._release()
         if mirror.is_training(cell):
-            self._do(lambda store: self._mirror(store, cell, status, cached))
+            self._do(cell.signature, lambda store: self._mirror(store, cell, status, cached))
 
     def study_finished(self, outcome: Outcome) -> None:
         """End every run of this driver, and wait until that is written."""
         self._status = "KILLED" if outcome.stopped else "FAILED" if outcome.exit_code else "FINISHED"
-        self._do(self._flush)
-        self._do(lambda store: self._finish(store, outcome.stopped))
-        self._writer.drain(DRAIN_STOPPED_S if outcome.stopped else DRAIN_S)
+        self._do("points", self._flush)
+        self._do("end", lambda store: self._finish(store, outcome.stopped))
+        self._wait()
 
     def report_built(self, report: Report) -> None:
         """One run per variant with its curves over noise level; figures and tables on the parent."""
@@ -87,14 +95,39 @@ class Tracking:
         self._mark.report = mirror.digest(part for name, path in paths for part in (name, path.read_bytes()))
         if not self._mark.holds():
             self._release()
-        self._do(lambda store: self._show(store, report))
-        self._writer.drain(DRAIN_S)
+        self._do("report", lambda store: self._show(store, report))
+        self._wait()
 
     def close(self) -> None:
-        """Write what is left, and remember that this state is mirrored."""
-        whole = self._writer.drain(DRAIN_S)
-        if self._writer.started and whole and not self._writer.broken and self._status != "KILLED":
+        """Write what is left, and remember that this state is mirrored; what is missing is said."""
+        whole = self._wait()
+        if self._writer.broken or not self._writer.started:
+            return
+        if not whole:
+            self._say(
+                f"MLflow ({redact(self._uri)}) does not have {self._missing()}. The ledger has everything: "
+                "the same command sends it, and computes nothing again."
+            )
+        elif self._status != "KILLED" and not self._others_run:
             self._mark.put()
+
+    def _wait(self) -> bool:
+        """Wait for what is to be written as long as it makes headway; a store that was given up gets no second wait."""
+        if self._gave_up:
+            stalled_s, at_most_s = 0.1, 0.1
+        elif self._status == "KILLED":
+            stalled_s, at_most_s = DRAIN_STOPPED_S, DRAIN_STOPPED_S
+        else:
+            stalled_s, at_most_s = DRAIN_S, DRAIN_AT_MOST_S
+        self._gave_up = not self._writer.drain(stalled_s, at_most_s)
+        return not self._gave_up
+
+    def _missing(self) -> str:
+        left = set(self._writer.left())
+        trainings = len(left - {"start", "points", "end", "report", "idle"})
+        parts = [f"{trainings} trainings"] if trainings else []
+        parts += ["the report"] if "report" in left else []
+        return " and ".join(parts or ["the end of this run"])
 
     # What is written, in the thread
 
@@ -132,13 +165,23 @@ class Tracking:
     def _flush(self, store: Store) -> None:
         """Points of curves that grow; what a resumed training repeats is already there."""
         with self._lock:
-            points = {signature: (cell, list(rows)) for signature, (cell, rows) in self._points.items()}
-        for signature, (cell, rows) in points.items():
+            taken = {signature: (cell, rows) for signature, (cell, rows) in self._points.items() if rows}
+            self._points.update({signature: (cell, []) for signature, (cell, _) in taken.items()})
+        while taken:
+            signature, (cell, rows) = next(iter(taken.items()))
             key = mirror.training(cell).key
-            if store.found(key):
-                store.log(key, rows)
-            with self._lock:  # only what is written is forgotten: a job that fails is done again
-                del self._points[signature][1][: len(rows)]
+            try:
+                if store.found(key):
+                    store.log(key, rows)
+            except Exception:  # only what is written is forgotten: a job that fails is done again
+                self._put_back(taken)
+                raise
+            del taken[signature]
+
+    def _put_back(self, taken: Mapping[str, tuple[CellSpec, mirror.Curve]]) -> None:
+        with self._lock:
+            for signature, (cell, rows) in taken.items():
+                self._points[signature] = (cell, rows + self._points.get(signature, (cell, []))[1])
 
     def _finish(self, store: Store, stopped: bool) -> None:
         for key in store.running(self._driver):
@@ -147,6 +190,7 @@ class Tracking:
                 store.end(key, "KILLED", {"stop_reason": reason.value})
         tags = {"stop_reason": Reason.STOPPED.value} if stopped else {}
         store.end((mirror.PARENT, self._study), self._status, tags)
+        self._others_run = store.others_run(self._driver)
 
     def _show(self, store: Store, report: Report) -> None:
         parent = (mirror.PARENT, self._study)
@@ -164,28 +208,41 @@ class Tracking:
                 store.put_text(content.key, table, "group.csv")
             store.end(content.key, "FINISHED", {})
 
-    # How jobs reach the thread
+    # How jobs reach the thread, and what it tells
 
-    def _do(self, job: Callable[[Store], None]) -> None:
+    def _do(self, key: Hashable, job: Callable[[Store], None]) -> None:
         if self._held is not None:
-            self._held.append(job)
+            self._held[key] = job
         else:
-            self._writer.do(job)
+            self._writer.do(job, key)
 
     def _release(self) -> None:
         held, self._held = self._held, None
-        for job in held or ():
-            self._do(job)
+        for key, job in (held or {}).items():
+            self._do(key, job)
 
     def _open(self) -> Store:
         from orchestrator.tracking import Store
 
-        return Store(self._uri, self._study, {"SIMULATED": "true"} if self._simulated else {})
+        store = Store(self._uri, self._study, {"SIMULATED": "true"} if self._simulated else {})
+        self._answered = True
+        return store
 
-    def _give_up(self, error: Exception) -> None:
-        line = (str(error).strip().splitlines() or [""])[0]
-        what = f"{type(error).__name__}: {line}. The ledger has everything."
-        self._say(redact(f"MLflow ({self._uri}) is left behind: {what}"))
+    def judge(self, error: Exception) -> Trouble:
+        return judge(error, self._answered)
+
+    def away(self, error: Exception) -> None:
+        self._tell("is away", error, "The study goes on; what is missing is sent when it is back.")
+
+    def back(self) -> None:
+        self._say(redact(f"MLflow ({self._uri}) is back, and is sent what it missed."))
+
+    def failed(self, error: Exception) -> None:
+        self._tell("is left behind", error, "The ledger has everything.")
+
+    def _tell(self, what: str, error: Exception, then: str) -> None:
+        line = " ".join(str(error).split())[:LONGEST_LINE]
+        self._say(redact(f"MLflow ({self._uri}) {what}: {type(error).__name__}: {line}. {then}"))
 
 
 class _Mark:

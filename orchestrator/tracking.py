@@ -48,7 +48,7 @@ class Store:
         self._study, self._tags = study, dict(tags)
         self._experiment = self._open_experiment(uri, study)
         self._logged: dict[str, dict[str, dict[int, float]]] = {}
-        self._runs = {(r.data.tags["kind"], r.data.tags["identity"]): r for r in self._search() if _is_ours(r, study)}
+        self._runs = {_key(run): run for run in self._search() if _is_ours(run, study)}
 
     def _open_experiment(self, uri: str, study: str) -> str:
         found = self._client.get_experiment_by_name(study)
@@ -74,11 +74,19 @@ class Store:
                 return runs  # newest first: of two runs with one identity (made by hand), a dict keeps the oldest
 
     def close_dead(self, alive: Iterable[str]) -> None:
-        """End runs that drivers who are gone left RUNNING."""
+        """End runs that drivers who are gone left RUNNING, and second runs of one identity."""
         living = set(alive)
-        for key, run in self._runs.items():
-            if run.info.status == "RUNNING" and run.data.tags.get("driver") not in living:
-                self.end(key, "KILLED", {"stop_reason": Reason.LOST_PROCESS.value})
+        for run in self._search("attributes.status = 'RUNNING'"):
+            if _is_ours(run, self._study) and run.data.tags.get("driver") not in living:
+                self._write(run, {"stop_reason": Reason.LOST_PROCESS.value}, {})
+                self._client.set_terminated(run.info.run_id, "KILLED")
+                if run.info.run_id == self._runs[_key(run)].info.run_id:
+                    self._refresh(_key(run))
+
+    def others_run(self, driver: str) -> bool:
+        """True while runs of other drivers of this study are RUNNING."""
+        running = self._search("attributes.status = 'RUNNING'")
+        return any(_is_ours(run, self._study) and run.data.tags.get("driver") != driver for run in running)
 
     def found(self, key: tuple[str, str]) -> tuple[str, Mapping[str, str]] | None:
         """Status and tags of a run, None when there is none yet."""
@@ -90,7 +98,7 @@ class Store:
 
     def begin(self, content: RunContent, tags: Mapping[str, str]) -> None:
         """The run of this identity, RUNNING: made if there is none, else taken up again."""
-        wanted = {**content.tags, **self._tags, **tags}
+        wanted = {**content.tags, **self._tags, **tags, **self._under(content)}
         if content.key not in self._runs and not self._find(content):
             self._create(content, wanted)
             return
@@ -104,25 +112,42 @@ class Store:
             self._log_inputs(run.info.run_id, content.inputs)
         self._refresh(content.key)
 
+    def _under(self, content: RunContent) -> dict[str, str]:
+        parent = (mirror.PARENT, self._study)
+        return {} if content.kind == mirror.PARENT else {"mlflow.parentRunId": self.run_id(parent)}
+
     def _find(self, content: RunContent) -> bool:
         """Take up a run that another driver made since this store was opened: an identity has one run."""
+        found = self._twins(content)
+        if found:
+            self._runs[content.key] = found[0]
+        return bool(found)
+
+    def _twins(self, content: RunContent) -> list[Any]:
+        """All runs of one identity; every driver finds the same one first."""
         wanted = f"tags.kind = '{content.kind}'"
         if "'" not in content.identity:
             wanted += f" and tags.identity = '{content.identity}'"
-        for run in self._search(wanted):
-            if _is_ours(run, self._study) and run.data.tags["identity"] == content.identity:
-                self._runs[content.key] = run
-        return content.key in self._runs
+        found = [run for run in self._search(wanted) if _is_ours(run, self._study) and _key(run) == content.key]
+        return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
     def _create(self, content: RunContent, tags: Mapping[str, str]) -> None:
+        """Make the run; of several that drivers made at the same time the first stays, and the others are deleted.
+
+        Whoever comes second sees both. A driver whose run is deleted so meets an error, opens the store anew, and
+        finds the one that stayed.
+        """
         own = {"study": self._study, "kind": content.kind, "identity": content.identity}
-        if content.kind != mirror.PARENT:
-            own["mlflow.parentRunId"] = self.run_id((mirror.PARENT, self._study))
         run = self._client.create_run(self._experiment, tags={**tags, **own}, run_name=content.name)
-        self._runs[content.key] = run
-        self._logged[run.info.run_id] = {}
-        self._write(run, {}, content.params)
-        self._log_inputs(run.info.run_id, content.inputs)
+        first, *others = self._twins(content) or [run]
+        for other in others:
+            self._client.delete_run(other.info.run_id)
+        self._runs[content.key] = first
+        if first.info.run_id == run.info.run_id:
+            self._logged[run.info.run_id] = {}
+        self._write(first, {}, content.params)
+        if not first.inputs.dataset_inputs:
+            self._log_inputs(first.info.run_id, content.inputs)
         self._refresh(content.key)
 
     def _refresh(self, key: tuple[str, str]) -> None:
@@ -198,6 +223,10 @@ class Store:
 
     def put_text(self, key: tuple[str, str], text: str, name: str) -> None:
         self._client.log_text(self.run_id(key), text, name)
+
+
+def _key(run: Any) -> tuple[str, str]:
+    return run.data.tags["kind"], run.data.tags["identity"]
 
 
 def _is_ours(run: Any, study: str) -> bool:
