@@ -125,7 +125,7 @@ class Tracking:
     def _missing(self) -> str:
         left = set(self._writer.left())
         trainings = len(left - {"start", "points", "end", "report", "idle"})
-        parts = [f"{trainings} trainings"] if trainings else []
+        parts = [f"{trainings} training{'s' if trainings > 1 else ''}"] if trainings else []
         parts += ["the report"] if "report" in left else []
         return " and ".join(parts or ["the end of this run"])
 
