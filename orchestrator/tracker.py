@@ -15,6 +15,7 @@ from orchestrator.graph import CellSpec, Graph
 from orchestrator.reasons import Reason
 from orchestrator.redaction import redact
 from orchestrator.report.results import States, simulates
+from orchestrator.tracking_errors import judge
 
 if TYPE_CHECKING:
     from orchestrator.ledger import Ledger, Status
@@ -124,7 +125,7 @@ class Tracking:
     def _missing(self) -> str:
         left = set(self._writer.left())
         trainings = len(left - {"start", "points", "end", "report", "idle"})
-        parts = [f"{trainings} trainings"] if trainings else []
+        parts = [f"{trainings} training{'s' if trainings > 1 else ''}"] if trainings else []
         parts += ["the report"] if "report" in left else []
         return " and ".join(parts or ["the end of this run"])
 
@@ -228,8 +229,6 @@ class Tracking:
         return store
 
     def judge(self, error: Exception) -> Trouble:
-        from orchestrator.tracking import judge
-
         return judge(error, self._answered)
 
     def away(self, error: Exception) -> None:

@@ -42,6 +42,7 @@ class Store:
             os.environ.setdefault(name, value)
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)  # it tells of every try to connect
         if uri.startswith(SQLITE):
             Path(uri.removeprefix(SQLITE)).absolute().parent.mkdir(parents=True, exist_ok=True)
         from mlflow import MlflowClient

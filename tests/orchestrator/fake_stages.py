@@ -108,4 +108,6 @@ def run_training(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
             checkpoints.save(step, lambda folder, step=step: (folder / "count.txt").write_text(str(step)))
             raise Stopped
     (one.out_dir / "out.txt").write_text(f"{config['name']}:{steps}{text_of(one.inputs)}")
+    rows = [f"{step},{1.0 / step}\n" for step in range(1, steps + 1)]
+    (one.out_dir / "curve.csv").write_text("".join(["step,loss\n", *rows]))
     yield Result(one.signature, metrics={"began_at": first, "steps": steps, "pid": os.getpid(), "at": time.time()})

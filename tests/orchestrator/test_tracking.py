@@ -1,12 +1,15 @@
 # ruff: noqa: E501
 from __future__ import annotations
 
+import contextlib
+import http.server
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -218,6 +221,110 @@ def test_two_drivers_share_the_run_of_an_identity(uri):
         assert len(run.inputs.dataset_inputs) == int(run.data.tags["kind"] == mirror.TRAINING)
 
 
+def _flow_run(uri, study=STUDY):
+    """All runs of trainings, deleted ones left out."""
+    client = _client(uri)
+    return client.search_runs([client.get_experiment_by_name(study).experiment_id], "tags.kind = 'training'")
+
+
+def test_two_drivers_that_make_a_run_at_once_keep_one(uri, monkeypatch):
+    """Neither finds a run; both make one; both then agree which of them stays."""
+    from mlflow.exceptions import MlflowException
+
+    from orchestrator.tracking import Store
+
+    graph, ledger = _small(eeg=False)
+    cell = next(cell for cell in graph if cell.stage == "flow")
+    stores = [_tracking(uri, ledger, name)._open() for name in ("one", "two")]
+    both = threading.Barrier(2)
+    find = Store._find
+
+    def find_both(store, content):
+        found = find(store, content)
+        both.wait(30)
+        return found
+
+    monkeypatch.setattr(Store, "_find", find_both)
+
+    def begin(number, driver):
+        for content in (mirror.parent(STUDY), mirror.training(cell)):
+            with contextlib.suppress(MlflowException):  # the other deleted its run in the midst of its writing
+                stores[number].begin(content, {"driver": driver})
+
+    threads = [threading.Thread(target=begin, args=pair) for pair in enumerate(("one", "two"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (run,) = _flow_run(uri)
+    assert set(_runs(uri)) == {STUDY, cell.name}
+    for store in stores:  # whoever was the second knows by its next job
+        try:
+            store.tag(("training", cell.signature), {"told": store.run_id(("training", cell.signature))})
+        except MlflowException:
+            store = _tracking(uri, ledger)._open()
+        assert store.run_id(("training", cell.signature)) == run.info.run_id
+
+
+def test_driver_whose_run_was_the_second_goes_on_with_the_first(uri):
+    """By the other's clock, which is slow, its run is the older one."""
+    graph, ledger = _small(eeg=False)
+    cell = next(cell for cell in graph if cell.stage == "flow")
+    other = _tracking(uri, ledger, "other")._open()
+    create, search = other._client.create_run, other._search
+    other._client.create_run = lambda *values, **named: create(*values, start_time=1, **named)
+    tracking = _tracking(uri, ledger, "driver")
+    tracking.study_started(graph, {})
+    tracking.cell_started(cell, Reason.NEW)
+    tracking._do("points", lambda store: store.log(mirror.training(cell).key, [(1, {"train_loss": 1.0})]))
+    assert tracking._writer.drain(60)
+    blind = [True, True]
+    other._search = lambda wanted="": [] if blind and blind.pop() else search(wanted)
+    other.begin(mirror.parent(STUDY), {"driver": "other"})
+    blind.extend([True])
+    other.begin(mirror.training(cell), {"driver": "other"})
+    tracking.cell_finished(cell, ledger.statuses[cell.signature], False)
+    tracking.study_finished(_outcome())
+    tracking.close()
+    (run,) = _flow_run(uri)
+    assert run.info.start_time == 1
+    assert run.info.status == "FINISHED"
+    points = _client(uri).get_metric_history(run.info.run_id, "train_loss")
+    assert sorted(point.step for point in points) == list(range(1, 41))
+    assert run.data.tags["mlflow.parentRunId"] == _runs(uri)[STUDY].info.run_id
+
+
+def test_all_second_runs_of_dead_drivers_are_closed(uri):
+    graph, ledger = _small(eeg=False)
+    cell = next(cell for cell in graph if cell.stage == "flow")
+    store = _tracking(uri, ledger)._open()
+    store.begin(mirror.parent(STUDY), {"driver": "gone"})
+    store.begin(mirror.training(cell), {"driver": "gone"})
+    tags = {key: value for key, value in store._runs["training", cell.signature].data.tags.items() if key != "x"}
+    _client(uri).create_run(store._experiment, tags=tags)
+    store.close_dead([])
+    assert {run.info.status for run in _flow_run(uri)} == {"KILLED"}
+    assert store.running("gone") == []
+
+
+def test_what_another_driver_runs_is_looked_at_again(uri, study):
+    """Else the short cut for what is mirrored already would never close the runs of one that dies later."""
+    graph, ledger, report = study
+    other = _tracking(uri, ledger, "other")
+    ledger.alive.add("other")
+    other.study_started(graph, {})
+    cell = next(cell for cell in graph if cell.stage == "flow")
+    other.cell_started(replace(cell, signature="ab" * 16, name="flow of another"), Reason.NEW)
+    assert other._writer.drain(60)
+    _all_cached(_tracking(uri, ledger, "second"), graph, ledger, report)
+    ledger.alive.clear()
+    assert not Path(uri.removeprefix("sqlite:///") + ".mirrored.json").exists()
+    _all_cached(_tracking(uri, ledger, "third"), graph, ledger, report)
+    runs = _runs(uri)
+    assert runs.pop("flow of another").info.status == "KILLED"
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+
+
 def test_store_that_is_locked_for_a_moment_is_written_in_the_end(uri, monkeypatch):
     from orchestrator.tracking import Store
 
@@ -347,6 +454,52 @@ def test_unreachable_store_is_said_once_and_stops_nothing(tmp_path):
     _all_cached(tracking, graph, ledger)
     assert len(said) == 1
     assert "The ledger has everything" in said[0]
+
+
+@pytest.mark.parametrize(
+    "address", ["http://no-such-host.invalid:5000", "http://", "ftp://127.0.0.1/x", "nonsense://x", "{refusing}"]
+)
+def test_mistake_in_the_address_is_said_at_once(address, refusing):
+    graph, ledger = _small(eeg=False)
+    said: list[str] = []
+    since = time.monotonic()
+    _all_cached(_tracking(address.format(refusing=refusing), ledger, said=said), graph, ledger)
+    assert len(said) == 1, said
+    assert "is left behind" in said[0]
+    assert time.monotonic() - since < 20
+
+
+@pytest.fixture
+def refusing():
+    """A server that lets nobody in."""
+
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_password_of_a_store_is_not_shown():
+    said: list[str] = []
+    uri = "postgresql://lab:hush-hush@127.0.0.1:9/mlflow"
+    tracking = _tracking(uri, made_up_study.FakeLedger(), said=said)
+    for tell in (tracking.away, tracking.failed):
+        tell(OSError(f"cannot connect to {uri}"))
+    tracking.back()
+    assert len(said) == 3
+    assert "hush" not in "".join(said)
 
 
 def test_no_connection_leaves_this_machine(uri, study, monkeypatch):
