@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from orchestrator.drivers import Peer
@@ -88,7 +88,7 @@ class Claims:
         """The living driver that has a cell in hand."""
         return next((name for name, peer in self._peers.items() if signature in peer.claims), None)
 
-    def in_order(self, tasks: Sequence[Task]) -> Sequence[Task]:
+    def in_order(self, tasks: Iterable[Task]) -> Iterable[Task]:
         """Trainings first, and of each kind first this driver's own share of the study: the others begin elsewhere."""
         names = sorted([self._driver, *(name for name, peer in self._peers.items() if peer.study == self._study)])
         if len(names) < 2:

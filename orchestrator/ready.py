@@ -13,6 +13,7 @@ from orchestrator.reasons import Reason
 from orchestrator.stages import Stage
 
 Group = tuple[str, ...]
+Kind = tuple[bool, int, bool]
 Ranked = tuple[tuple[bool, int, int], "Task"]
 
 
@@ -70,7 +71,7 @@ class ReadyTasks:
         self._rank = {name: rank for rank, name in enumerate(stages)}
         self._groups: dict[Group, _Members] = {}
         self._changed: set[Group] = set()
-        self._tasks: list[Ranked] = []
+        self._kinds: dict[Kind, list[Ranked]] = {}
 
     def put(self, entry: Entry, ready: bool) -> None:
         """Take a waiting cell in, as one of its group that is ready or that is to come."""
@@ -98,16 +99,28 @@ class ReadyTasks:
 
     def tasks(self) -> list[Task]:
         """All tasks that could start now: trainings first, then in the order of the stages and of the graph."""
+        return [task for _, task in sorted((one for kind in self._ranked() for one in kind), key=itemgetter(0))]
+
+    def by_kind(self) -> Iterator[Iterator[Task]]:
+        """The same, those of one stage that are equally whole together: where one has no room, none of them has."""
+        for ranked in self._ranked():
+            yield (task for _, task in ranked)
+
+    def _ranked(self) -> list[list[Ranked]]:
         changed = [self._groups[group] for group in self._changed]
         self._changed.clear()
         for members in changed:  # all first: a cell may have moved from one of these groups to another
-            for priority, _ in members.tasks:
-                del self._tasks[bisect_left(self._tasks, priority, key=itemgetter(0))]
+            for priority, task in members.tasks:
+                kind = self._kinds[self._kind_of(task)]
+                del kind[bisect_left(kind, priority, key=itemgetter(0))]
         for members in changed:
             members.tasks = list(self._cut(members))
             for ranked in members.tasks:
-                insort(self._tasks, ranked, key=itemgetter(0))
-        return [task for _, task in self._tasks]
+                insort(self._kinds.setdefault(self._kind_of(ranked[1]), []), ranked, key=itemgetter(0))
+        return [self._kinds[kind] for kind in sorted(self._kinds)]
+
+    def _kind_of(self, task: Task) -> Kind:
+        return (not task.stage.training, self._rank[task.stage.name], not task.whole)
 
     def _group_of(self, entry: Entry) -> Group:
         stage = self._stages[entry.spec.stage]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ready import Entry, Phase, ReadyTasks, Task
@@ -98,6 +98,10 @@ class Schedule:
     def ready(self) -> list[Task]:
         """All tasks that could start now: trainings first, then in the order of the stages and of the graph."""
         return self._ready.tasks()
+
+    def ready_by_kind(self) -> Iterator[Iterator[Task]]:
+        """The same by kind, without touching those that nobody takes: thousands may be ready."""
+        return self._ready.by_kind()
 
     # What happened
 

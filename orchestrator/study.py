@@ -6,7 +6,7 @@ import heapq
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 
@@ -145,22 +145,20 @@ class _Study:
     def _loop(self, backend: Backend) -> None:
         while not self._schedule.finished and not self._flag.is_set():
             self._unpark()
-            full: set[tuple[str, bool]] = set()  # what has no room now: thousands of tasks may be ready
             self._claims.refresh()
             self._was_shared |= self._claims.shared
-            for task in self._unclaimed():
-                kind = (task.stage.name, task.whole)
-                if kind not in full and backend.room(task):
+            for tasks in self._schedule.ready_by_kind():
+                for task in self._unclaimed(tasks):
+                    if not backend.room(task):
+                        break
                     self._start(backend, task)
-                else:
-                    full.add(kind)
             if not self._schedule.trainings_left:
                 backend.no_more_trainings()
             backend.poll(self._handle)
 
-    def _unclaimed(self) -> Iterator[Task]:
-        """What is ready and not in another driver's hands, this driver's own share first."""
-        for task in self._claims.in_order(self._schedule.ready()):
+    def _unclaimed(self, tasks: Iterable[Task]) -> Iterator[Task]:
+        """Those tasks that are not in another driver's hands, this driver's own share first."""
+        for task in self._claims.in_order(tasks):
             elsewhere = [spec for spec in task.cells if self._claims.elsewhere(spec.signature)]
             if not elsewhere:
                 yield task

@@ -60,6 +60,24 @@ def test_a_group_of_which_more_is_to_come_is_not_whole() -> None:
     assert plan.ready()[0].whole
 
 
+def test_ready_tasks_by_kind_are_all_of_them_and_one_kind_can_be_left() -> None:
+    naps = [cell("nap", f"n{index}") for index in range(100)]
+    source = cell("source", "s")
+    waiting = cell("level", "late", {"source": source})
+    plan = schedule(graph(*naps, source, cell("base", "b"), cell("level", "early"), waiting))
+    kinds = [names(list(kind)) for kind in plan.ready_by_kind()]
+    assert [kind[0] for kind in kinds] == [["b"], ["s"], ["early"], ["n0"]]
+    assert sorted(task for kind in kinds for task in kind) == sorted(names(plan.ready()))
+    begun = []
+    for kind in plan.ready_by_kind():
+        task = next(iter(kind))
+        plan.started(task)
+        begun += names([task])
+    assert begun == [["b"], ["s"], ["early"], ["n0"]]
+    assert ["n1"] in names(plan.ready())
+    assert ["n0"] not in names(plan.ready())
+
+
 def test_a_failed_cell_blocks_what_needs_it_and_nothing_else() -> None:
     bad, good = cell("source", "bad"), cell("source", "good")
     child = cell("latents", "child", {"source": bad})
