@@ -55,7 +55,9 @@ class Exclusions:
 
     def put(self, spec: CellSpec, status: Status) -> None:
         """Take over what a cell says of itself, in place of what it said before."""
-        self._of_cell[spec.signature] = (spec.name, _sentences(status.metrics) if status.state == "done" else [])
+        self._of_cell.pop(spec.signature, None)
+        if status.state == "done" and (sentences := _sentences(status.metrics)):
+            self._of_cell[spec.signature] = (spec.name, sentences)
 
     def by_sentence(self) -> dict[str, list[str]]:
         """Each part once, with the names of the cells that named it."""

@@ -74,6 +74,7 @@ class _Study:
         states = {signature: (*found[:2], _why(found)) for signature, found in self._survey.items()}
         self._schedule = Schedule(graph, states, execution.retry_failed, reduce, requested)
         self._cached = [spec.signature for spec in graph if self._survey[spec.signature][0] is State.CACHED]
+        self._known = {signature: _attempt(status) for signature, (_, _, status) in self._survey.items()}
         self._done: list[str] = []
         self._excluded = Exclusions()
         self._running: dict[str, Reason] = {}
@@ -107,6 +108,7 @@ class _Study:
             _, _, status = self._survey[spec.signature]
             if status is not None and self._schedule.phase(spec.signature) in (Phase.DONE, Phase.FAILED):
                 self._finished(spec, status, True)
+        self._survey = {}  # told once: statuses of thousands of cells are not carried through the study
 
     def _finished(self, spec: CellSpec, status: Status, cached: bool) -> None:
         self._excluded.put(spec, status)
@@ -197,16 +199,16 @@ class _Study:
 
     def _found(self, task: Task) -> dict[str, Reason]:
         """What the ledger says of cells that the first survey didn't know, and of what others may have settled."""
-        asked = [spec for spec in task.cells if self._was_shared or spec.signature not in self._survey]
+        asked = [spec for spec in task.cells if self._was_shared or spec.signature not in self._known]
         if not asked:
             return {}
         found = self._ledger.survey(asked, full=self._ledger.storage.is_local)
         reasons: dict[str, Reason] = {}
         for spec in asked:
             state, reason, status = found[spec.signature]
-            known = self._survey.get(spec.signature)
-            is_news = known is None or (status is not None and (known[2] is None or known[2].attempt != status.attempt))
-            self._survey[spec.signature] = found[spec.signature]
+            is_new = spec.signature not in self._known
+            is_news = is_new or (status is not None and self._known[spec.signature] != status.attempt)
+            self._known[spec.signature] = _attempt(status)
             if is_news and status is not None and state is State.CACHED:
                 self._cached.append(spec.signature)
                 self._schedule.done(spec.signature)
@@ -214,7 +216,7 @@ class _Study:
             elif is_news and status is not None and state is State.FAILED and not self._execution.retry_failed:
                 self._schedule.failed(spec.signature, _why(found[spec.signature]))
                 self._finished(spec, status, True)
-            elif known is None:
+            elif is_new:
                 reasons[spec.signature] = Reason.RETRY_REQUESTED if state is State.FAILED else reason
         return reasons
 
@@ -247,7 +249,7 @@ class _Study:
         if status.state == "done":
             self._done.append(spec.signature)
             self._schedule.done(spec.signature)
-            self._survey[spec.signature] = (State.CACHED, Reason.DONE, status)
+            self._known[spec.signature] = status.attempt
         else:
             self._schedule.failed(spec.signature, status.failure or "no reason was given")
         self._finished(spec, status, False)
@@ -297,6 +299,10 @@ class _Study:
             signum=None if schedule.finished else self._flag.signum,
             seconds=time.monotonic() - self._began,
         )
+
+
+def _attempt(status: Status | None) -> str | None:
+    return None if status is None else status.attempt
 
 
 def _why(found: tuple[State, Reason, Status | None]) -> str:
