@@ -26,6 +26,10 @@ STOP_WAIT_S = 60
 """Ray kills a job that takes longer to stop; a driver saves its checkpoints within half of that."""
 
 POLL_S = 1.0
+YOUNG_HEAD_S = 60.0
+NOT_YET = "No available agent"
+"""A head that has just started answers before it can take jobs."""
+
 LARGEST_BYTES = 100 * 10**6
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 STOPPED_CODE = 143
@@ -84,14 +88,20 @@ class Jobs:
         """Start ``orchestrator WORDS`` on the head with the code in `folder`; returns the job's name at once."""
         job = f"{name}-{time.strftime('%Y%m%dT%H%M', time.gmtime())}-{secrets.token_hex(2)}"
         env = {"ORCHESTRATOR_COMMIT": commit, RESUME: resume, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
-        self._ask(
-            self._client.submit_job,
-            entrypoint=f"{ON_THE_HEAD} {shlex.join(words)}",
-            submission_id=job,
-            runtime_env={"working_dir": str(folder), "env_vars": env},
-            metadata={"resume": resume},
-        )
-        return job
+        until = time.monotonic() + YOUNG_HEAD_S
+        while True:
+            try:
+                self._client.submit_job(
+                    entrypoint=f"{ON_THE_HEAD} {shlex.join(words)}",
+                    submission_id=job,
+                    runtime_env={"working_dir": str(folder), "env_vars": dict(env)},
+                    metadata={"resume": resume},
+                )
+                return job
+            except Exception as error:
+                if NOT_YET not in str(error) or time.monotonic() > until:
+                    raise JobTrouble(self._reason(error)) from None
+                time.sleep(POLL_S)
 
     def find(self, name: str) -> Job:
         """The job of that name; the nearest names where there is none."""
