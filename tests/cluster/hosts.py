@@ -118,8 +118,12 @@ class Switch:
         mac = f"02:00:00:77:00:{int(address.rpartition('.')[2]):02x}"  # kept over a reboot: others know it
         self._ip(f"link add {port} type veth peer name eth0 address {mac} netns {pid}")
         self._ip(f"link set {port} master br0 up")
-        for words in ("link set lo up", f"addr add {address}/24 dev eth0", "link set eth0 up",
-                      f"route add default via {SWITCH_ADDRESS}"):
+        for words in (
+            "link set lo up",
+            f"addr add {address}/24 dev eth0",
+            "link set eth0 up",
+            f"route add default via {SWITCH_ADDRESS}",
+        ):
             _in_network(pid, words)
 
     def set_link(self, port: str, up: bool) -> None:
@@ -168,8 +172,9 @@ class Machine:
         scratch_mb, shared_memory_mb = self._sizes
         kept = " ".join(shlex.quote(str(path)) for path in self._kept)
         texts = {
-            "boot": BOOT.format(name=self.name, base=self.base, kept=kept, scratch_mb=scratch_mb,
-                                shared_memory_mb=shared_memory_mb),
+            "boot": BOOT.format(
+                name=self.name, base=self.base, kept=kept, scratch_mb=scratch_mb, shared_memory_mb=shared_memory_mb
+            ),
             "sshd_config": SSHD.format(address=self.address, base=self.base),
             "authorized_keys": authorized_key,
             "hosts": "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in names.items()),
@@ -191,7 +196,9 @@ class Machine:
         with (self.base / "console.log").open("ab") as log:
             self._process = spawn(
                 ["taskset", "--cpu-list", self._cpus, "unshare", *namespaces, "sh", str(self.base / "boot")],
-                stdin=subprocess.PIPE, stdout=log, stderr=log,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
             )
         try:
             wait_until(f"first process of {self.name}", self._find_first, 10, 0.01)
@@ -199,7 +206,9 @@ class Machine:
             assert self._process.stdin is not None
             self._process.stdin.write(b"go\n")
             self._process.stdin.close()
-            wait_until(f"sshd of {self.name}", lambda: self.run("exec 3<>/dev/tcp/$0/22", self.address).returncode == 0, 10)
+            wait_until(
+                f"sshd of {self.name}", lambda: self.run("exec 3<>/dev/tcp/$0/22", self.address).returncode == 0, 10
+            )
         except BaseException:
             self.kill()
             raise
@@ -234,7 +243,10 @@ class Machine:
 
     def fill_scratch(self) -> None:
         """Leave not a byte on the disk of temporary files."""
-        self.run("fallocate -l $(df --output=avail -B1 /tmp | tail -n 1) /tmp/filler; cat /dev/zero >> /tmp/filler", check=False)
+        self.run(
+            "fallocate -l $(df --output=avail -B1 /tmp | tail -n 1) /tmp/filler; cat /dev/zero >> /tmp/filler",
+            check=False,
+        )
 
     def free_scratch(self) -> None:
         self.run("rm -f /tmp/filler", check=True)
@@ -245,25 +257,44 @@ class Machine:
         inside = ["--net", "--mount", "--uts", "--pid", "--ipc", f"--target={self._first}", "--wdns=/root"]
         as_user = ["setpriv", f"--reuid={user}", f"--regid={_group(user)}", "--clear-groups"] if user else []
         home = ["env", "-i", "HOME=/root", f"PATH={SYSTEM_PATH}", "LANG=C.UTF-8", "USER=root", "TERM=dumb"]
-        return ["taskset", "--cpu-list", self._cpus, "nsenter", *inside, *as_user, *home,
-                "bash", "-c", f"source ~/.profile 2>/dev/null; {script}", *arguments]
+        return [
+            "taskset",
+            "--cpu-list",
+            self._cpus,
+            "nsenter",
+            *inside,
+            *as_user,
+            *home,
+            "bash",
+            "-c",
+            f"source ~/.profile 2>/dev/null; {script}",
+            *arguments,
+        ]
 
     def run(
         self, script: str, *arguments: str, check: bool = False, seconds: float = 300, user: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a script here to its end, its output caught."""
         done = subprocess.run(
-            self.command(script, *arguments, user=user), capture_output=True, text=True, timeout=seconds,
-            check=False, stdin=subprocess.DEVNULL,
+            self.command(script, *arguments, user=user),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
         if check and done.returncode:
-            raise RuntimeError(f"{self.name}: {script}: exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+            raise RuntimeError(
+                f"{self.name}: {script}: exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+            )
         return done
 
     def start_process(self, script: str, log: Path, user: str | None = None) -> subprocess.Popen[bytes]:
         """Run a script here and leave it running."""
         with log.open("ab") as stream:
-            return spawn(self.command(f"exec {script}", user=user), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
+            return spawn(
+                self.command(f"exec {script}", user=user), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+            )
 
     def processes(self) -> dict[int, str]:
         """Command lines by process id, as seen on the machine."""

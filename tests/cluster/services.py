@@ -18,7 +18,6 @@ LOCK = Path(__file__).with_name("swift.lock")
 SWIFT_VENV = ROOT / ".venv-swift"
 S3_PORT = 8080
 BUCKET = "lab"
-READ_ONLY_BUCKET = "archive"
 S3_USER, DATABASE_USER = "nobody", "postgres"
 
 SWIFT = "[swift-hash]\nswift_hash_path_prefix = lab\nswift_hash_path_suffix = lab\n"
@@ -67,14 +66,20 @@ LAUNCH = (
     "from swift.{module}.server import main; main()"
 )
 MODULES = {"account": "account", "container": "container", "object": "obj", "proxy": "proxy"}
-GRANT = """
+ENTER = """
 import sys, urllib.request as web
 url, secret, bucket = sys.argv[1:]
 asked = web.Request(url + "/auth/v1.0", headers={"X-Storage-User": "lab:writer", "X-Storage-Pass": secret})
 with web.urlopen(asked) as answer:
     token, store = answer.headers["X-Auth-Token"], answer.headers["X-Storage-Url"]
-rights = {"X-Auth-Token": token, "X-Container-Read": "lab:reader,.rlistings"}
-web.urlopen(web.Request(f"{store}/{bucket}", method="PUT", headers=rights)).close()
+"""
+GRANT = f"""{ENTER}
+rights = {{"X-Auth-Token": token, "X-Container-Read": "lab:reader,.rlistings"}}
+web.urlopen(web.Request(f"{{store}}/{{bucket}}", method="PUT", headers=rights)).close()
+"""
+LIST = f"""{ENTER}
+with web.urlopen(web.Request(f"{{store}}/{{bucket}}", headers={{"X-Auth-Token": token}})) as answer:
+    print(answer.read().decode())
 """
 
 
@@ -85,7 +90,16 @@ def swift_python() -> Path:
     if not ready.exists() or ready.read_text() != wanted:
         shutil.rmtree(SWIFT_VENV, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(SWIFT_VENV)], check=True)
-        install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", str(LOCK)]
+        install = [
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "-r",
+            str(LOCK),
+        ]
         subprocess.run([str(python), *install], check=True, capture_output=True)
         ready.write_text(wanted)
     return python
@@ -108,19 +122,16 @@ class Services:
         self._logs = machine.base / "logs"
 
     def start(self) -> None:
-        """Build what both need, start them, make the buckets and the database of MLflow."""
+        """Build what both need, start them, make the bucket and the database of MLflow."""
         self._logs.mkdir()
         self._build_store()
         self._build_database()
         self.start_s3()
         self.start_database()
-        for bucket in (BUCKET, READ_ONLY_BUCKET):
-            self.machine.run(
-                f"{self._python} - {self.endpoint} {self.secret} {bucket} <<'END'{GRANT}END", check=True
-            )
+        self.machine.run(f"{self._python} - {self.endpoint} {self.secret} {BUCKET} <<'END'{GRANT}END", check=True)
         create = f"CREATE ROLE mlflow LOGIN PASSWORD '{self.database_secret}'; CREATE DATABASE mlflow OWNER mlflow;"
         for statement in create.split("; "):
-            self.machine.run(f"{_postgres()}/psql -h /tmp -qc \"{statement}\"", check=True, user=DATABASE_USER)
+            self.machine.run(f'{_postgres()}/psql -h /tmp -qc "{statement}"', check=True, user=DATABASE_USER)
 
     # The object store
 
@@ -135,6 +146,11 @@ class Services:
     def stop_s3(self, signal: str = "TERM") -> None:
         """End its five processes; with KILL as in a power failure."""
         end(self.machine, ("memcached -u", "set_swift_dir"), signal)
+
+    def objects(self, bucket: str, prefix: str) -> list[str]:
+        """Names in a bucket that begin with `prefix`, by Swift's own protocol."""
+        script = f"{self._python} - {self.endpoint} {self.secret} '{bucket}?prefix={prefix}' <<'END'{LIST}END"
+        return self.machine.run(script, check=True).stdout.split()
 
     def _build_store(self) -> None:
         self._etc.mkdir()
@@ -168,6 +184,11 @@ class Services:
     def stop_database(self, signal: str = "INT") -> None:
         """INT ends it in order, KILL as in a power failure."""
         end(self.machine, (f"postgres -D {self._database}",), signal)
+
+    def count_runs(self) -> int:
+        """Runs in MLflow's own table."""
+        asked = f"{_postgres()}/psql -h /tmp -d mlflow -Atc 'SELECT count(*) FROM runs'"
+        return int(self.machine.run(asked, check=True, user=DATABASE_USER).stdout)
 
     def _build_database(self) -> None:
         self._database.mkdir(mode=0o700)
