@@ -1,4 +1,4 @@
-"""Wait for a training that has a checkpoint and no result yet; prints its host: `python at_work.py URL ENDPOINT STAGE SECONDS`."""
+"""Where a training is at work that has a checkpoint: `python at_work.py URL ENDPOINT STAGE SECONDS` prints the host."""
 
 from __future__ import annotations
 

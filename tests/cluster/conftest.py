@@ -9,12 +9,7 @@ from pathlib import Path
 import pytest
 from hosts import why_not
 from judging import Left, judge, left, record, wait_for_quiet
-from lab import Lab
-
-SHORT = ("eeg=null", "data.stimuli=null")
-"""Overrides that leave out the listeners, whose cells are many and short."""
-
-SWEEP_AT_MOST_S = 900.0
+from lab import SHORT, SWEEP_AT_MOST_S, Lab
 
 
 @pytest.fixture(scope="session")

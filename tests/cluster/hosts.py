@@ -1,7 +1,7 @@
 """Machines of a test on this one: each with its own network, processes, mounts and name, all on one switch.
 
-Nothing of them shows outside: addresses are those of their own namespaces, and a machine is gone, with everything that ran
-on it, when its first process ends. All of them end with the process that started them.
+Nothing of them shows outside: addresses are those of their own namespaces, and a machine is gone, with everything that
+ran on it, when its first process ends. All of them end with the process that started them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def why_not() -> str | None:
     missing = sorted(package for tool, package in PACKAGES.items() if not _is_installed(tool))
     if missing:
         return f"packages are missing: apt-get install --yes {' '.join(missing)}"
-    trial = "ip link add br0 type bridge && ip link add port0 type veth peer name port1 && mount -t tmpfs trial /mnt && hostname trial"
+    links = "ip link add br0 type bridge && ip link add port0 type veth peer name port1"
+    trial = f"{links} && mount -t tmpfs trial /mnt && hostname trial"
     asked = ["unshare", "--net", "--mount", "--uts", "--pid", "--ipc", "--fork", "--mount-proc", "sh", "-c", trial]
     found = subprocess.run(asked, capture_output=True, text=True, check=False)
     if found.returncode:

@@ -1,9 +1,10 @@
-"""A lab: a desk where a person types, three hosts that become a cluster by clusters/onprem.yaml, and what they lean on."""
+"""A lab: a desk where a person types, three hosts that clusters/onprem.yaml makes a cluster, and what they lean on."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from homes import copy_of_the_checkout, lend_environment, private
 from hosts import NETWORK, Machine, Switch, new_key, wait_until
 from services import BUCKET, ROOT, SWIFT_VENV, Services, end
 
@@ -24,6 +26,10 @@ TRACKING = "http://127.0.0.1:5000"
 ADDRESSES = {"services": f"{NETWORK}.2", "desk": f"{NETWORK}.3"} | {
     name: f"{NETWORK}.{number}" for number, name in enumerate(("head", "alpha", "beta"), 11)
 }
+SHORT = ("eeg=null", "data.stimuli=null")
+"""Overrides of the sweep that leave out the listeners, whose cells are many and short."""
+
+SWEEP_AT_MOST_S = 900.0
 CPUS = {"alpha": "0", "beta": "1"}
 """One CPU for each worker: `nproc` says so there, and with it the on-prem yaml."""
 
@@ -198,30 +204,25 @@ class Lab:
         done = self.at_desk(f"orchestrator submit experiments/sweep.yaml {words}", check=True)
         return done.stdout.split()[0]
 
-    def job(self, name: str) -> dict[str, Any]:
-        """What the cluster says of a job."""
-        script = (
-            "import json, sys; from ray.job_submission import JobSubmissionClient as Client; "
-            "info = Client('http://127.0.0.1:8265').get_job_info(sys.argv[1]); "
-            "print(json.dumps({'state': info.status.value, 'exit_code': info.driver_exit_code, 'message': info.message}))"
-        )
-        done = self.at_desk(f'python -c "{script}" {name}', seconds=90)
-        return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"state": "UNKNOWN"}
+    def job(self, name: str) -> tuple[str, int | None]:
+        """State and exit code of a job, as `orchestrator status` says them at the desk."""
+        said = self.at_desk(f"orchestrator status {name}", seconds=90).stdout
+        found = re.search(r"^job \S+: (\w+)(?: after \d+ s)?(?:, the driver ended with exit code (\d+))?", said, re.M)
+        return (found[1], int(found[2]) if found[2] else None) if found else ("unknown", None)
 
     def wait(self, name: str, seconds: float) -> Ended:
         """The job once it has ended."""
         began = time.monotonic()
         follow = f"timeout {seconds:.0f} orchestrator logs {name} --follow > /dev/null 2>&1"
         self.at_desk(follow, seconds=seconds + 30)
-        found: dict[str, Any] = {}
-
-        def ended() -> bool:
-            found.update(self.job(name))
-            return found["state"] in ("SUCCEEDED", "FAILED", "STOPPED")
-
-        wait_until(f"the end of {name}", ended, max(10.0, seconds - (time.monotonic() - began)), 2)
+        state, exit_code = self.job(name)
+        while state not in ("succeeded", "failed", "stopped"):
+            if time.monotonic() - began > seconds:
+                raise TimeoutError(f"{name} is still {state} after {seconds:g} s")
+            time.sleep(2)
+            state, exit_code = self.job(name)
         log = self.at_desk(f"orchestrator logs {name}").stdout
-        return Ended(name, found["state"], found.get("exit_code"), time.monotonic() - began, log)
+        return Ended(name, state, exit_code, time.monotonic() - began, log)
 
     # What is left of a study
 
@@ -260,55 +261,3 @@ class Lab:
 
 
 ON_A_NODE = "export PATH=$HOME/study/.venv/bin:$PATH RAY_AUTH_MODE=token; cd ~/study"
-
-
-def private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.touch(mode=0o600)
-    path.write_text(text)
-
-
-def copy_of_the_checkout(target: Path) -> None:
-    """The files of this checkout that git knows, or would add; `.commit` says which they are."""
-    git = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ":!.venv"]
-    listed = subprocess.run(git, capture_output=True, check=True).stdout
-    target.mkdir(parents=True)
-    copy = ["rsync", "-a", "--from0", "--files-from=-", "--ignore-missing-args", f"{ROOT}/", f"{target}/"]
-    subprocess.run(copy, input=listed, check=True)
-    note = "from orchestrator.provenance import note; print(note())"
-    done = subprocess.run(
-        [sys.executable, "-c", note],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    (target / ".commit").write_text(done.stdout)
-
-
-def lend_environment(place: Path, code: str) -> None:
-    """This checkout's packages as an environment of a machine: what `make .venv/.ready` would install there.
-
-    Packages are links; scripts start the machine's own Python, and the project is installed from `code`.
-    """
-    source = (ROOT / ".venv").resolve()
-    own = f"{code}/.venv"
-    packages = place / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    packages.mkdir(parents=True)
-    for entry in (source / packages.relative_to(place)).iterdir():
-        if "noise_level_orchestrator" not in entry.name and entry.name != "__pycache__":
-            (packages / entry.name).symlink_to(entry)
-    (packages / "project.pth").write_text(f"{code}\n")
-    (place / "bin").mkdir()
-    for script in (source / "bin").iterdir():
-        target = place / "bin" / script.name
-        if script.name.startswith("python"):
-            target.symlink_to((source / "bin/python").resolve())
-        elif script.is_file() and script.read_bytes().startswith(b"#!" + str(source).encode()):
-            target.write_bytes(script.read_bytes().replace(str(source).encode(), own.encode(), 1))
-            target.chmod(0o755)
-    shutil.copy(source / "pyvenv.cfg", place / "pyvenv.cfg")
-    digest = subprocess.run(["sha256sum", str(ROOT / "requirements.lock")], capture_output=True, text=True, check=True)
-    (place / ".ready").write_text(digest.stdout.split()[0] + "\n")

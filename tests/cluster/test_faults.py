@@ -1,14 +1,13 @@
-"""Faults in the midst of training: the study ends with the numbers of an undisturbed one, and says what was repeated."""
+"""Faults in the midst of training: the study ends with the numbers of an undisturbed one and says what it repeated."""
 
 from __future__ import annotations
 
 import time
 
 import pytest
-from conftest import SHORT, SWEEP_AT_MOST_S
 from faults import FAULTS, Fault
 from judging import Left, judge, left, record, wait_for_quiet
-from lab import Lab
+from lab import SHORT, SWEEP_AT_MOST_S, Lab
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 

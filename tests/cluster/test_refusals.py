@@ -34,8 +34,14 @@ REFUSALS = {
     "read-only prefix": Refusal(
         "AWS_ACCESS_KEY_ID=lab:reader AWS_SECRET_ACCESS_KEY={reader_secret}", "", ("access is denied", "s3:PutObject")
     ),
-    "unknown host": Refusal("", "execution.s3_endpoint_url=http://nowhere.example:8080", ("nowhere.example",)),
+    "unknown host": Refusal(
+        "", "execution.s3_endpoint_url=http://nowhere.example:8080", ("can't be resolved", "s3_endpoint_url")
+    ),
 }
+
+
+READING = {("read-only prefix", "plan")}
+"""Reading is allowed there, and a plan needs no more."""
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +52,16 @@ def desk(lab: Lab) -> Lab:
     return lab
 
 
-@pytest.mark.parametrize("verb", ["run", "plan"])
-@pytest.mark.parametrize("case", REFUSALS)
+@pytest.mark.parametrize(
+    ("case", "verb"), [(case, verb) for case in REFUSALS for verb in ("run", "plan") if (case, verb) not in READING]
+)
 def test_a_store_that_says_no(case: str, verb: str, desk: Lab) -> None:
     refusal = REFUSALS[case]
     environment = refusal.environment.format(reader_secret=desk.services.reader_secret)
     settings = " ".join(desk.settings("refused"))
-    if case == "read-only prefix" and verb == "plan":
-        assert desk.at_desk(f"orchestrator plan experiments/sweep.yaml {settings}", environment=environment).returncode == 0
-        return
-    done = desk.at_desk(f"orchestrator {verb} experiments/sweep.yaml {settings} {refusal.settings}", environment=environment)
+    done = desk.at_desk(
+        f"orchestrator {verb} experiments/sweep.yaml {settings} {refusal.settings}", environment=environment
+    )
     assert done.returncode == 3, done
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1, done.stderr

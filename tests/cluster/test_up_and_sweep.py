@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import SWEEP_AT_MOST_S
 from judging import judge, left, record, wait_for_quiet
-from lab import ON_A_NODE, Lab
+from lab import ON_A_NODE, SWEEP_AT_MOST_S, Lab
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 TABLES = {"results.csv", "group.csv", "pitch.csv", "reconstruction.csv"}
