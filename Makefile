@@ -5,13 +5,23 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check bench audit token up clean FORCE
+.PHONY: demo test test-cluster soak check bench audit token up clean FORCE
 
 demo: $(READY)
 	$(BIN)/orchestrator run experiments/demo.yaml
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# Three hosts of its own on this machine, S3 and PostgreSQL, and every fault: as root, once after
+# apt-get install --yes openssh-server rsync iproute2 postgresql memcached liberasurecode1
+RESULTS := benchmarks/results/$$(date +%F)
+
+test-cluster: $(READY)
+	CLUSTER_RESULTS=$(CURDIR)/$(RESULTS)-cluster-matrix.jsonl $(BIN)/python -m pytest -m cluster -rs tests/cluster
+
+soak: $(READY)
+	$(BIN)/python tests/cluster/soak.py --minutes 20 --seed 0 | tee $(RESULTS)-soak.jsonl
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Iterable, Mapping
@@ -269,6 +270,7 @@ def connect(url: str, options: Mapping[str, Any], fresh: bool = False) -> tuple[
     settings: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": fresh, **options}
     is_s3 = url.startswith(("s3://", "s3a://"))
     if is_s3:
+        logging.getLogger("aiobotocore.credentials").setLevel(logging.CRITICAL)  # what it would print is raised, too
         settings = _s3_settings(settings)
     else:
         settings.pop("endpoint_url", None)

@@ -142,6 +142,8 @@ def refusal(error: BaseException) -> str | None:
             return _REMEDIES["403"]
         if type(link).__name__ in _NAMES:
             return _NAMES[type(link).__name__]
+        if "credentials are still expired" in str(link):  # botocore has no type for it
+            return _REMEDIES["ExpiredToken"]
         if "Invalid endpoint" in str(link) or "not a supported" in str(link):
             return "this is no address of a store; an endpoint looks like https://host:port"
     return None

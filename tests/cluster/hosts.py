@@ -1,220 +1,314 @@
-"""Hosts on this machine for tests of a cluster: each a network, mount, pid and uts namespace with an sshd of its own.
+"""Machines of a test on this one: each with its own network, processes, mounts and name, all on one switch.
 
-A host has its own address, name, home, /tmp (of a fixed size) and /dev/shm, and sees this machine's other files. What a
-host does goes to the addresses of this network alone; when it ends, all its processes end with it.
+Nothing of them shows outside: addresses are those of their own namespaces, and a machine is gone, with everything that
+ran on it, when its first process ends. All of them end with the process that started them.
 """
 
 from __future__ import annotations
 
+import ctypes.util
 import os
+import pwd
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
 
-SUBNET = "10.77.0"
-HOME = "/home/node"
-TMP_BYTES = 2 * 2**30
-PACKAGES = "apt-get install openssh-server rsync iproute2 postgresql memcached liberasurecode1"
-_NEEDED = {"ip": "iproute2", "sshd": "openssh-server", "rsync": "rsync", "memcached": "memcached"}
+NETWORK = "10.77.0"
+SWITCH_ADDRESS = f"{NETWORK}.1"
+PACKAGES = {
+    "sshd": "openssh-server",
+    "ssh": "openssh-client",
+    "rsync": "rsync",
+    "ip": "iproute2",
+    "memcached": "memcached",
+    "liberasurecode": "liberasurecode1",
+    "postgres": "postgresql",
+}
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+HIDDEN = ("/root", "/tmp", "/run")
+"""What a machine has of its own in place of what this one has there."""
+
+BOOT = """set -e
+hostname {name}
+for path in {kept}; do mkdir -p "{base}/kept$path"; mount --bind "$path" "{base}/kept$path"; done
+mount --bind {base}/home /root
+mount -t tmpfs -o mode=1777,size={scratch_mb}m scratch /tmp
+mount -t tmpfs -o mode=1777,size={shared_memory_mb}m shm /dev/shm
+mount -t tmpfs -o mode=755 run /run
+for path in {kept}; do mkdir -p "$path"; mount --bind "{base}/kept$path" "$path"; done
+for file in hosts resolv.conf nsswitch.conf; do mount --bind {base}/$file /etc/$file; done
+mkdir -p /run/sshd
+read plugged_in
+exec /usr/sbin/sshd -D -e -f {base}/sshd_config
+"""
+
+SSHD = """ListenAddress {address}
+Port 22
+HostKey {base}/host_key
+AuthorizedKeysFile {base}/authorized_keys
+PidFile none
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+StrictModes no
+MaxStartups 50
+Subsystem sftp internal-sftp
+"""
 
 
 def why_not() -> str | None:
-    """Why there can be no such hosts here, None when there can."""
-    if os.geteuid() != 0:
-        return "network namespaces need root"
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    lacking = sorted(package for program, package in _NEEDED.items() if shutil.which(program, path=path) is None)
-    if not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
-        lacking.append("postgresql")
-    if lacking:
-        return f"{', '.join(lacking)}: not installed ({PACKAGES})"
-    tried = subprocess.run(
-        ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "mount", "-t", "tmpfs", "none", "/mnt"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return f"the kernel allows no namespaces here: {tried.stderr.strip()}" if tried.returncode else None
+    """Why machines cannot be made here, in words that say what to do; None when they can."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "it starts hosts in Linux namespaces: run it as root on Linux"
+    missing = sorted(package for tool, package in PACKAGES.items() if not _is_installed(tool))
+    if missing:
+        return f"packages are missing: apt-get install --yes {' '.join(missing)}"
+    links = "ip link add br0 type bridge && ip link add port0 type veth peer name port1"
+    trial = f"{links} && mount -t tmpfs trial /mnt && hostname trial"
+    asked = ["unshare", "--net", "--mount", "--uts", "--pid", "--ipc", "--fork", "--mount-proc", "sh", "-c", trial]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if found.returncode:
+        return f"this kernel or container allows no network and mount namespaces: {found.stderr.strip()}"
+    return None
 
 
-class Network:
-    """A bridge and its hosts; `folder` holds their homes and keys."""
+def _is_installed(tool: str) -> bool:
+    if tool == "liberasurecode":
+        return ctypes.util.find_library("erasurecode") is not None
+    if tool == "postgres":
+        return any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return shutil.which(tool, path=SYSTEM_PATH) is not None
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.hosts: dict[str, Host] = {}
-        self._bridge = f"nlo{os.getpid() % 100000}"
-        self.key = folder / "id_ed25519"
-        folder.mkdir(parents=True, exist_ok=True)
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
-        _run("ip", "link", "add", self._bridge, "type", "bridge")
-        _run("ip", "addr", "add", f"{SUBNET}.1/24", "dev", self._bridge)
-        _run("ip", "link", "set", self._bridge, "up")
 
-    def add(self, name: str, number: int) -> Host:
-        """A host at `SUBNET`.`number`, running."""
-        host = self.hosts[name] = Host(self, name, f"{SUBNET}.{number}", f"{self._bridge}-{number}")
-        host.start()
-        return host
+def spawn(command: Sequence[str], **options: object) -> subprocess.Popen[bytes]:
+    """A process that is killed when this one ends, however it ends."""
+    return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *command], **options)  # type: ignore[call-overload, no-any-return]
 
-    def attach(self, link: str) -> None:
-        _run("ip", "link", "set", link, "master", self._bridge)
+
+def wait_until(what: str, test: object, seconds: float, every: float = 0.2) -> float:
+    """Wait until `test()` is true; returns how long that took, and says `what` did not come in time."""
+    assert callable(test)
+    began = time.monotonic()
+    while not test():
+        if time.monotonic() - began > seconds:
+            raise TimeoutError(f"{what}: not within {seconds:g} s")
+        time.sleep(every)
+    return time.monotonic() - began
+
+
+class Switch:
+    """A bridge in a network namespace of its own; machines plug in."""
+
+    def __init__(self) -> None:
+        setup = (
+            "ip link set lo up; ip link add br0 type bridge; ip link set br0 up; "
+            f"ip addr add {SWITCH_ADDRESS}/24 dev br0; echo ready; exec sleep infinity"
+        )
+        self._process = spawn(["unshare", "--net", "sh", "-ec", setup], stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n", "the switch did not start"
+
+    def plug(self, pid: int, port: str, address: str) -> None:
+        """Connect the network namespace of `pid` through `port`."""
+        mac = f"02:00:00:77:00:{int(address.rpartition('.')[2]):02x}"  # kept over a reboot: others know it
+        self._ip(f"link add {port} type veth peer name eth0 address {mac} netns {pid}")
+        self._ip(f"link set {port} master br0 up")
+        for words in (
+            "link set lo up",
+            f"addr add {address}/24 dev eth0",
+            "link set eth0 up",
+            f"route add default via {SWITCH_ADDRESS}",
+        ):
+            _in_network(pid, words)
+
+    def set_link(self, port: str, up: bool) -> None:
+        self._ip(f"link set {port} {'up' if up else 'down'}")
 
     def close(self) -> None:
-        """End all hosts and remove the network."""
-        for host in self.hosts.values():
-            host.kill()
-        subprocess.run(["ip", "link", "del", self._bridge], check=False, capture_output=True)
+        self._process.kill()
+        self._process.wait()
+
+    def _ip(self, words: str) -> None:
+        _in_network(self._process.pid, words)
 
 
-class Host:
-    """One host. `kill` is a plug pulled; `cut` a cable; after either, `start` or `mend` brings it back."""
+def _in_network(pid: int, words: str) -> None:
+    subprocess.run(["nsenter", "--net", "--target", str(pid), "ip", *words.split()], check=True, capture_output=True)
 
-    def __init__(self, network: Network, name: str, address: str, label: str) -> None:
-        self.network, self.name, self.address = network, name, address
-        self._namespace = self._link = label
-        self._folder = network.folder / name
-        self.home = self._folder / "home"
-        self._first: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Boot: a fresh /tmp, the home as it was left."""
-        self._prepare()
-        _run("ip", "netns", "add", self._namespace)
-        _run("ip", "link", "add", self._link, "type", "veth", "peer", "name", "eth0", "netns", self._namespace)
-        self.network.attach(self._link)
-        _run("ip", "link", "set", self._link, "up")
-        for words in (
-            ("link", "set", "lo", "up"),
-            ("addr", "add", f"{self.address}/24", "dev", "eth0"),
-            ("link", "set", "eth0", "up"),
-            ("route", "add", "default", "via", f"{SUBNET}.1"),
-        ):
-            _run("ip", "-n", self._namespace, *words)
-        inside = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        command = ["ip", "netns", "exec", self._namespace, *inside, "bash", str(self._folder / "boot.sh")]
-        log = (self._folder / "boot.log").open("ab")
-        self._first = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-        until = time.monotonic() + 20
-        while self.run("true", check=False).returncode and time.monotonic() < until:
-            time.sleep(0.1)
+class Machine:
+    """One host: `start` boots it, `kill` is its power cord, `cut` its network cable."""
 
-    def _prepare(self) -> None:
-        self.home.mkdir(parents=True, exist_ok=True)
-        (self.home / ".bashrc").touch()
-        (self._folder / "passwd").write_text(
-            "".join(
-                f"root:x:0:0:root:{HOME}:/bin/bash\n" if line.startswith("root:") else line + "\n"
-                for line in Path("/etc/passwd").read_text().splitlines()
-            )
-        )
-        (self._folder / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
-        key = self._folder / "host_key"
-        if not key.exists():
-            _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
-        (self._folder / "sshd_config").write_text(
-            f"ListenAddress {self.address}\nHostKey {key}\nAuthorizedKeysFile {self.network.key}.pub\nStrictModes no\n"
-            "PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nPidFile none\nMaxStartups 50\n"
-            "MaxSessions 50\nUseDNS no\n"
-        )
-        (self._folder / "boot.sh").write_text(
-            "set -e\n"
-            "mount --make-rprivate /\n"
-            f"hostname {self.name}\n"
-            f"mkdir -p {HOME} /run/sshd\n"
-            f"mount --bind {self.home} {HOME}\n"
-            f"mount --bind {self._folder}/passwd /etc/passwd\n"
-            f"mount --bind {self._folder}/hosts /etc/hosts\n"
-            f"mount -t tmpfs -o size=512m tmpfs /dev/shm\n" + self._tmp() + f"cd {HOME}\n"
-            f"exec env -i HOME={HOME} PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "
-            f"LANG=C.UTF-8 /usr/sbin/sshd -D -e -f {self._folder}/sshd_config\n"
-        )
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        switch: Switch,
+        base: Path,
+        kept: Iterable[Path],
+        cpus: str,
+        scratch_mb: int = 2048,
+        shared_memory_mb: int = 512,
+    ) -> None:
+        self.name = name
+        self.address = f"{NETWORK}.{number}"
+        self.base = base / name
+        self.home = self.base / "home"
+        self._switch = switch
+        self._cpus = cpus
+        self._kept = [path for path in kept if str(path).startswith(tuple(f"{top}/" for top in HIDDEN))]
+        self._sizes = (scratch_mb, shared_memory_mb)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._first = 0
+        self.home.mkdir(parents=True)
 
-    def _tmp(self) -> str:
-        """A /tmp of its own, below which this network's folder is still seen where it lies in this machine's /tmp."""
-        kept = f"/mnt{self.network.folder}"
-        lines = f"mount -t tmpfs -o size=64m tmpfs /mnt\nmkdir -p {kept}\nmount --bind {self.network.folder} {kept}\n"
-        lines += f"mount -t tmpfs -o size={TMP_BYTES} tmpfs /tmp\nchmod 1777 /tmp\n"
-        return lines + f"mkdir -p {self.network.folder}\nmount --move {kept} {self.network.folder}\numount /mnt\n"
+    def prepare(self, names: Mapping[str, str], authorized_key: str) -> None:
+        """Write what the machine boots from; its host key is new."""
+        scratch_mb, shared_memory_mb = self._sizes
+        kept = " ".join(shlex.quote(str(path)) for path in self._kept)
+        texts = {
+            "boot": BOOT.format(
+                name=self.name, base=self.base, kept=kept, scratch_mb=scratch_mb, shared_memory_mb=shared_memory_mb
+            ),
+            "sshd_config": SSHD.format(address=self.address, base=self.base),
+            "authorized_keys": authorized_key,
+            "hosts": "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in names.items()),
+            "resolv.conf": "",
+            "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files\n",
+        }
+        for file, text in texts.items():
+            (self.base / file).write_text(text)
+        new_key(self.base / "host_key")
 
     @property
-    def pid(self) -> int | None:
-        """The first process of the host, as this machine numbers it."""
-        if self._first is None or self._first.poll() is not None:
-            return None
-        children = Path(f"/proc/{self._first.pid}/task/{self._first.pid}/children").read_text().split()
-        return int(children[0]) if children else None
+    def is_up(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Boot, and wait until SSH answers."""
+        assert not self.is_up
+        namespaces = ["--net", "--mount", "--uts", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc"]
+        with (self.base / "console.log").open("ab") as log:
+            self._process = spawn(
+                ["taskset", "--cpu-list", self._cpus, "unshare", *namespaces, "sh", str(self.base / "boot")],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            wait_until(f"first process of {self.name}", self._find_first, 10, 0.01)
+            self._switch.plug(self._first, self.name, self.address)
+            assert self._process.stdin is not None
+            self._process.stdin.write(b"go\n")
+            self._process.stdin.close()
+            wait_until(
+                f"sshd of {self.name}", lambda: self.run("exec 3<>/dev/tcp/$0/22", self.address).returncode == 0, 10
+            )
+        except BaseException:
+            self.kill()
+            raise
+
+    def _find_first(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"{self.name} did not boot: {(self.base / 'console.log').read_text()[-500:]}")
+        try:
+            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        except OSError:
+            return False
+        self._first = int(children[0]) if children else 0
+        return bool(children) and Path(f"/proc/{self._first}/root").exists()
 
     def kill(self) -> None:
-        """SIGKILL to the first process, and with it to all others; the network card goes, too."""
-        if self._first is not None:
-            pid = self.pid
-            if pid is not None:
-                os.kill(pid, signal.SIGKILL)
-            self._first.kill()
-            self._first.wait()
-            self._first = None
-        subprocess.run(["ip", "link", "del", self._link], check=False, capture_output=True)
-        subprocess.run(["ip", "netns", "del", self._namespace], check=False, capture_output=True)
+        """kill -9 of its first process: the kernel ends all the others with it."""
+        if self._process is None:
+            return
+        if self._first and self.is_up:
+            os.kill(self._first, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
+        self._process, self._first = None, 0
 
     def cut(self) -> None:
-        _run("ip", "link", "set", self._link, "down")
+        """Pull the network cable."""
+        self._switch.set_link(self.name, up=False)
 
-    def mend(self) -> None:
-        _run("ip", "link", "set", self._link, "up")
+    def restore(self) -> None:
+        self._switch.set_link(self.name, up=True)
 
-    def fill_disk(self) -> None:
-        """Leave no room in /tmp."""
-        self.inside("sh", "-c", "dd if=/dev/zero of=/tmp/filler bs=1M 2>/dev/null; true")
+    def fill_scratch(self) -> None:
+        """Leave not a byte on the disk of temporary files."""
+        self.run(
+            "fallocate -l $(df --output=avail -B1 /tmp | tail -n 1) /tmp/filler; cat /dev/zero >> /tmp/filler",
+            check=False,
+        )
 
-    def free_disk(self) -> None:
-        self.inside("rm", "-f", "/tmp/filler")
+    def free_scratch(self) -> None:
+        self.run("rm -f /tmp/filler", check=True)
 
-    def ssh(self) -> list[str]:
-        """The words of an ssh command to this host."""
-        options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=5")
-        return ["ssh", "-i", str(self.network.key), *(w for o in options for w in ("-o", o)), f"root@{self.address}"]
+    def command(self, script: str, *arguments: str, user: str | None = None) -> list[str]:
+        """What to start on this machine to have bash run `script` there, as at its console."""
+        assert self._first, f"{self.name} is down"
+        inside = ["--net", "--mount", "--uts", "--pid", "--ipc", f"--target={self._first}", "--wdns=/root"]
+        as_user = ["setpriv", f"--reuid={user}", f"--regid={_group(user)}", "--clear-groups"] if user else []
+        home = ["env", "-i", "HOME=/root", f"PATH={SYSTEM_PATH}", "LANG=C.UTF-8", "USER=root", "TERM=dumb"]
+        return [
+            "taskset",
+            "--cpu-list",
+            self._cpus,
+            "nsenter",
+            *inside,
+            *as_user,
+            *home,
+            "bash",
+            "-c",
+            f"source ~/.profile 2>/dev/null; {script}",
+            *arguments,
+        ]
 
-    def run(self, command: str, check: bool = True, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-        """A shell command over ssh, as a person would type it there."""
-        words = [*self.ssh(), f"bash -ic {_quoted(command)}"]
+    def run(
+        self, script: str, *arguments: str, check: bool = False, seconds: float = 300, user: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a script here to its end, its output caught."""
         done = subprocess.run(
-            words, capture_output=True, text=True, check=False, timeout=timeout_s, stdin=subprocess.DEVNULL
+            self.command(script, *arguments, user=user),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
         if check and done.returncode:
-            raise RuntimeError(f"{self.name}: {command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+            raise RuntimeError(
+                f"{self.name}: {script}: exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+            )
         return done
 
-    def inside(self, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """A command in the host's namespaces, without ssh."""
-        return subprocess.run(self.enter(*words), capture_output=True, text=True, check=False, env=env)
+    def start_process(self, script: str, log: Path, user: str | None = None) -> subprocess.Popen[bytes]:
+        """Run a script here and leave it running."""
+        with log.open("ab") as stream:
+            return spawn(
+                self.command(f"exec {script}", user=user), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+            )
 
-    def spawn(self, words: Sequence[str], log: IO[Any], env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """A process of the host that outlives the call."""
-        return subprocess.Popen(
-            self.enter(*words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True
-        )
-
-    def enter(self, *words: str) -> list[str]:
-        return ["nsenter", "--target", str(self.pid), "--net", "--mount", "--uts", "--pid", "--", *words]
-
-    def processes(self) -> list[str]:
-        """Command lines of all processes of the host but the first."""
-        listed = self.inside("ps", "-eo", "pid,args", "--no-headers").stdout.splitlines()
-        return [line.strip() for line in listed if "ps -eo" not in line and "sshd" not in line]
+    def processes(self) -> dict[int, str]:
+        """Command lines by process id, as seen on the machine."""
+        listed = self.run("ps -eo pid=,args= -ww").stdout.splitlines()
+        return {int(pid): words for pid, _, words in (line.strip().partition(" ") for line in listed)}
 
 
-def _quoted(command: str) -> str:
-    return "'" + command.replace("'", "'\\''") + "'"
+def _group(user: str) -> int:
+    return pwd.getpwnam(user).pw_gid
 
 
-def _run(*words: str) -> None:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
+def new_key(path: Path) -> str:
+    """Make a key pair at `path`; returns the public half."""
+    path.unlink(missing_ok=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", path.name, "-f", str(path)], check=True)
+    return path.with_suffix(".pub").read_text() if path.suffix == "" else Path(f"{path}.pub").read_text()

@@ -1,52 +1,40 @@
-"""What a cluster leans on, on a host of its own: Swift as an S3 store that checks signatures, and PostgreSQL."""
+"""A real object store (OpenStack Swift with its S3 layer) and PostgreSQL on a machine of their own."""
 
 from __future__ import annotations
 
-import getpass
+import hashlib
 import os
 import pwd
 import secrets
 import shutil
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from hosts import Host
+from hosts import Machine, wait_until
 
 ROOT = Path(__file__).parents[2]
-SWIFT_ENV = ROOT / ".venv-swift"
-KEY_ID, SECRET = "test:tester", "testing-" + "s3cret"
-READER_ID, READER_SECRET = "test:reader", "reading-" + "s3cret"
-BUCKET = "studies"
-S3_PORT, DB_PORT = 8080, 5432
-_RINGS = {"account": 6202, "container": 6201, "object": 6200}
-_SERVER = """[DEFAULT]
-bind_ip = 127.0.0.1
+LOCK = Path(__file__).with_name("swift.lock")
+SWIFT_VENV = ROOT / ".venv-swift"
+S3_PORT = 8080
+BUCKET = "lab"
+S3_USER, DATABASE_USER = "nobody", "postgres"
+
+SWIFT = "[swift-hash]\nswift_hash_path_prefix = lab\nswift_hash_path_suffix = lab\n"
+COMMON = """[DEFAULT]
+bind_ip = {address}
 bind_port = {port}
 workers = 0
-devices = {folder}/devices
+user = {user}
+swift_dir = {etc}
+devices = {devices}
 mount_check = false
-swift_dir = {folder}/etc
-user = {user}
+disable_fallocate = true
 log_udp_host = 127.0.0.1
 log_udp_port = 9
-[pipeline:main]
-pipeline = {name}-server
-[app:{name}-server]
-use = egg:swift#{name}
 """
-_PROXY = """[DEFAULT]
-bind_ip = 0.0.0.0
-bind_port = {port}
-workers = 0
-swift_dir = {folder}/etc
-user = {user}
-log_udp_host = 127.0.0.1
-log_udp_port = 9
-[pipeline:main]
+STORAGE = "[pipeline:main]\npipeline = {kind}-server\n[app:{kind}-server]\nuse = egg:swift#{kind}\n"
+PROXY = """[pipeline:main]
 pipeline = catch_errors cache listing_formats s3api tempauth slo dlo proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
@@ -63,149 +51,172 @@ use = egg:swift#s3api
 location = us-east-1
 s3_acl = false
 check_bucket_owner = false
-dns_compliant_bucket_names = false
 [filter:tempauth]
 use = egg:swift#tempauth
-user_test_tester = {secret} .admin
-user_test_reader = {reader}
+user_lab_writer = {secret} .admin
+user_lab_reader = {reader_secret}
 [filter:slo]
 use = egg:swift#slo
 [filter:dlo]
 use = egg:swift#dlo
 """
+PORTS = {"account": 6202, "container": 6201, "object": 6200}
+LAUNCH = (
+    "import sys; from swift.common.utils import set_swift_dir; set_swift_dir(sys.argv.pop(1)); "
+    "from swift.{module}.server import main; main()"
+)
+MODULES = {"account": "account", "container": "container", "object": "obj", "proxy": "proxy"}
+ENTER = """
+import sys, urllib.request as web
+url, secret, bucket = sys.argv[1:]
+asked = web.Request(url + "/auth/v1.0", headers={"X-Storage-User": "lab:writer", "X-Storage-Pass": secret})
+with web.urlopen(asked) as answer:
+    token, store = answer.headers["X-Auth-Token"], answer.headers["X-Storage-Url"]
+"""
+GRANT = f"""{ENTER}
+rights = {{"X-Auth-Token": token, "X-Container-Read": "lab:reader,.rlistings"}}
+web.urlopen(web.Request(f"{{store}}/{{bucket}}", method="PUT", headers=rights)).close()
+"""
+LIST = f"""{ENTER}
+with web.urlopen(web.Request(f"{{store}}/{{bucket}}", headers={{"X-Auth-Token": token}})) as answer:
+    print(answer.read().decode())
+"""
 
 
-def install_swift() -> None:
-    """Swift's packages in an environment of their own, once."""
-    lock = Path(__file__).with_name("swift.lock")
-    ready = SWIFT_ENV / ".ready"
-    if ready.exists() and ready.read_text() == lock.read_text():
-        return
-    subprocess.run([sys.executable, "-m", "venv", str(SWIFT_ENV)], check=True)
-    pip = [str(SWIFT_ENV / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-qqq"]
-    subprocess.run([*pip, "--require-hashes", "-r", str(lock)], check=True)
-    ready.write_text(lock.read_text())
+def swift_python() -> Path:
+    """Python of the store's own environment, which is made once for each version of its lock file."""
+    ready, python = SWIFT_VENV / ".ready", SWIFT_VENV / "bin/python"
+    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    if not ready.exists() or ready.read_text() != wanted:
+        shutil.rmtree(SWIFT_VENV, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(SWIFT_VENV)], check=True)
+        install = [
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "-r",
+            str(LOCK),
+        ]
+        subprocess.run([str(python), *install], check=True, capture_output=True)
+        ready.write_text(wanted)
+    return python
 
 
-class Store:
-    """Swift with its S3 layer on a host; what it holds outlives its restarts."""
+class Services:
+    """Both services on `machine`; each can be stopped, killed and started again, and forgets nothing."""
 
-    def __init__(self, host: Host, folder: Path) -> None:
-        self._host, self._folder = host, folder
-        self._running: list[subprocess.Popen[bytes]] = []
-        self.endpoint = f"http://{host.address}:{S3_PORT}"
-        self._configure()
-
-    def _configure(self) -> None:
-        etc, user = self._folder / "etc", getpass.getuser()
-        for device in _RINGS:
-            (self._folder / "devices" / device).mkdir(parents=True)
-        etc.mkdir()
-        (etc / "swift.conf").write_text(
-            f"[swift-hash]\nswift_hash_path_prefix = {secrets.token_hex(8)}\n"
-            f"swift_hash_path_suffix = {secrets.token_hex(8)}\n[storage-policy:0]\nname = only\ndefault = yes\n"
-        )
-        for name, port in _RINGS.items():
-            builder = [str(SWIFT_ENV / "bin/swift-ring-builder"), str(etc / f"{name}.builder")]
-            for words in (("create", "4", "1", "0"), ("add", f"r1z1-127.0.0.1:{port}/{name}", "1"), ("rebalance",)):
-                subprocess.run([*builder, *words], check=True, capture_output=True)
-            text = _SERVER.format(name=name, port=port, folder=self._folder, user=user)
-            (etc / f"{name}.conf").write_text(text)
-        text = _PROXY.format(folder=self._folder, port=S3_PORT, user=user, secret=SECRET, reader=READER_SECRET)
-        (etc / "proxy.conf").write_text(text)
-
-    def start(self) -> None:
-        log = (self._folder / "swift.log").open("ab")
-        env = {**os.environ, "SWIFT_DIR": str(self._folder / "etc")}
-        for name in (*_RINGS, "proxy"):
-            words = [str(SWIFT_ENV / f"bin/swift-{name}-server"), str(self._folder / "etc" / f"{name}.conf")]
-            self._running.append(self._host.spawn(words, log, env))
-        memcached = [shutil.which("memcached") or "memcached", "-u", "nobody", "-l", "127.0.0.1", "-p", "11211"]
-        self._running.append(self._host.spawn(memcached, log))
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            with suppress(Exception):
-                self.client().list_buckets()
-                return
-            time.sleep(0.5)
-        raise RuntimeError(f"Swift does not answer: {(self._folder / 'swift.log').read_text()[-2000:]}")
-
-    def stop(self) -> None:
-        """At once, as when its machine dies."""
-        self._host.inside("pkill", "-9", "-f", "bin/swift-|memcached")
-        _reap(self._running)
-
-    def client(self, key: str = KEY_ID, secret: str = SECRET) -> Any:
-        import boto3
-        from botocore.config import Config
-
-        config = Config(
-            s3={"addressing_style": "path"}, retries={"max_attempts": 1}, connect_timeout=5, read_timeout=20
-        )
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id=key,
-            aws_secret_access_key=secret,
-            region_name="us-east-1",
-            config=config,
-        )
-
-
-class Database:
-    """PostgreSQL on a host, under a user that is not root, with one database and a password."""
-
-    def __init__(self, host: Host, folder: Path) -> None:
-        self._host, self._folder = host, folder
-        self._running: list[subprocess.Popen[bytes]] = []
-        self._bin = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
-        self._user = pwd.getpwnam("postgres")
-        self.password = "db-" + secrets.token_hex(8)
-        self.url = f"postgresql://mlflow:{self.password}@{host.address}:{DB_PORT}/mlflow"
-        folder.mkdir(parents=True)
-        os.chown(folder, self._user.pw_uid, self._user.pw_gid)
-        (folder / "password").write_text(self.password)
-        self._as_user(
-            str(self._bin / "initdb"), "-D", f"{folder}/data", "-U", "mlflow", "--auth=scram-sha-256",
-            f"--pwfile={folder}/password", "--no-sync",
-        )  # fmt: skip
-        with (folder / "data/pg_hba.conf").open("a") as rules:
-            rules.write("host all all samenet scram-sha-256\n")
-
-    def _as_user(self, *words: str) -> None:
-        drop = ["setpriv", f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}", "--clear-groups"]
-        done = self._host.inside(*drop, *words)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.endpoint = f"http://{machine.address}:{S3_PORT}"
+        self.key_id, self.secret = "lab:writer", secrets.token_hex(20)
+        self.reader_key_id, self.reader_secret = "lab:reader", secrets.token_hex(20)
+        self.database_secret = secrets.token_hex(20)
+        self.database_uri = f"postgresql://mlflow:{self.database_secret}@{machine.address}:5432/mlflow"
+        self._python = swift_python()
+        self._etc = machine.base / "swift"
+        self._disk = machine.base / "disk"
+        self._database = machine.base / "postgres"
+        self._logs = machine.base / "logs"
 
     def start(self) -> None:
-        drop = ["setpriv", f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}", "--clear-groups"]
-        settings = ("listen_addresses=*", f"port={DB_PORT}", "unix_socket_directories=", "fsync=off")
-        words = [str(self._bin / "postgres"), "-D", f"{self._folder}/data", *(w for s in settings for w in ("-c", s))]
-        log = (self._folder / "postgres.log").open("ab")
-        self._running.append(self._host.spawn([*drop, *words], log))
-        import psycopg
+        """Build what both need, start them, make the bucket and the database of MLflow."""
+        self._logs.mkdir()
+        self._build_store()
+        self._build_database()
+        self.start_s3()
+        self.start_database()
+        self.machine.run(f"{self._python} - {self.endpoint} {self.secret} {BUCKET} <<'END'{GRANT}END", check=True)
+        create = f"CREATE ROLE mlflow LOGIN PASSWORD '{self.database_secret}'; CREATE DATABASE mlflow OWNER mlflow;"
+        for statement in create.split("; "):
+            self.machine.run(f'{_postgres()}/psql -h /tmp -qc "{statement}"', check=True, user=DATABASE_USER)
 
-        admin = self.url.rpartition("/")[0] + "/postgres"
-        until = time.monotonic() + 30
-        while True:
-            try:
-                with psycopg.connect(admin, autocommit=True, connect_timeout=3) as connection:
-                    if not connection.execute("select 1 from pg_database where datname = 'mlflow'").fetchone():
-                        connection.execute("create database mlflow")
-                return
-            except psycopg.OperationalError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.3)
+    # The object store
 
-    def stop(self) -> None:
-        """At once; the next start recovers from its log."""
-        self._host.inside("pkill", "-9", "-u", "postgres")
-        _reap(self._running)
+    def start_s3(self) -> None:
+        self.machine.start_process(f"memcached -u {S3_USER} -l 127.0.0.1 -p 11211 -m 64", self._logs / "memcached.log")
+        for kind, module in MODULES.items():
+            launch = f'{self._python} -c "{LAUNCH.format(module=module)}" {self._etc} {self._etc}/{kind}.conf -v'
+            self.machine.start_process(launch, self._logs / f"{kind}.log")
+        for port in (*PORTS.values(), S3_PORT):
+            self._wait_for(port, 30)
+
+    def stop_s3(self, signal: str = "TERM") -> None:
+        """End its five processes; with KILL as in a power failure."""
+        end(self.machine, ("memcached -u", "set_swift_dir"), signal)
+
+    def objects(self, bucket: str, prefix: str) -> list[str]:
+        """Names in a bucket that begin with `prefix`, by Swift's own protocol."""
+        script = f"{self._python} - {self.endpoint} {self.secret} '{bucket}?prefix={prefix}' <<'END'{LIST}END"
+        return self.machine.run(script, check=True).stdout.split()
+
+    def _build_store(self) -> None:
+        self._etc.mkdir()
+        (self._disk / "disk").mkdir(parents=True)
+        about = pwd.getpwnam(S3_USER)
+        for folder in (self._disk, self._disk / "disk"):
+            os.chown(folder, about.pw_uid, about.pw_gid)
+        settings = {"etc": self._etc, "devices": self._disk, "user": S3_USER}
+        for kind, port in PORTS.items():
+            common = COMMON.format(address="127.0.0.1", port=port, **settings)
+            (self._etc / f"{kind}.conf").write_text(common + STORAGE.format(kind=kind))
+        proxy = PROXY.format(secret=self.secret, reader_secret=self.reader_secret)
+        common = COMMON.format(address=self.machine.address, port=S3_PORT, **settings)
+        (self._etc / "proxy.conf").write_text(common + proxy)
+        (self._etc / "swift.conf").write_text(SWIFT)
+        builder = self._python.with_name("swift-ring-builder")
+        for kind, port in PORTS.items():
+            ring = f"{builder} {self._etc}/{kind}.builder"
+            steps = f"{ring} create 6 1 1 && {ring} add r1z1-127.0.0.1:{port}/disk 1 && {ring} rebalance"
+            self.machine.run(steps, check=True)
+
+    # The database
+
+    def start_database(self) -> None:
+        settings = f"-c listen_addresses={self.machine.address} -c unix_socket_directories=/tmp"
+        start = f"{_postgres()}/postgres -D {self._database} {settings}"
+        self.machine.start_process(start, self._logs / "postgres.log", user=DATABASE_USER)
+        ready = f"{_postgres()}/pg_isready -q -h {self.machine.address}"
+        wait_until("PostgreSQL", lambda: self.machine.run(ready).returncode == 0, 30)
+
+    def stop_database(self, signal: str = "INT") -> None:
+        """INT ends it in order, KILL as in a power failure."""
+        end(self.machine, (f"postgres -D {self._database}",), signal)
+
+    def count_runs(self) -> int:
+        """Runs in MLflow's own table."""
+        asked = f"{_postgres()}/psql -h /tmp -d mlflow -Atc 'SELECT count(*) FROM runs'"
+        return int(self.machine.run(asked, check=True, user=DATABASE_USER).stdout)
+
+    def _build_database(self) -> None:
+        self._database.mkdir(mode=0o700)
+        about = pwd.getpwnam(DATABASE_USER)
+        os.chown(self._database, about.pw_uid, about.pw_gid)
+        make = f"{_postgres()}/initdb -D {self._database} --auth=trust --encoding=UTF8 --no-instructions"
+        self.machine.run(make, check=True, user=DATABASE_USER)
+        rules = "local all all peer\nhost all all samenet scram-sha-256\n"
+        (self._database / "pg_hba.conf").write_text(rules)
+
+    def _wait_for(self, port: int, seconds: float) -> None:
+        addresses = (self.machine.address,) if port == S3_PORT else ("127.0.0.1",)
+        probe = f"exec 3<>/dev/tcp/{addresses[0]}/{port}"
+        wait_until(f"port {port}", lambda: self.machine.run(probe).returncode == 0, seconds)
 
 
-def _reap(running: list[subprocess.Popen[bytes]]) -> None:
-    for process in running:
-        process.wait(20)
-    running.clear()
+def end(machine: Machine, matching: tuple[str, ...], signal: str = "TERM", seconds: float = 20) -> list[int]:
+    """End the processes of a machine whose command line has one of `matching` in it, and wait until they are gone."""
+
+    def found() -> list[int]:
+        return [pid for pid, words in machine.processes().items() if any(part in words for part in matching)]
+
+    pids = found()
+    if pids:
+        machine.run(f"kill -{signal} {' '.join(map(str, pids))}")
+        wait_until(f"the end of {matching[0]}", lambda: not set(pids) & set(found()), seconds)
+    return pids
+
+
+def _postgres() -> Path:
+    return max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))

@@ -205,3 +205,9 @@ def test_patience_and_endpoint_travel_and_secrets_are_not_shown() -> None:
     copy = pickle.loads(pickle.dumps(storage))
     assert (copy.patience_s, copy.options["endpoint_url"]) == (trouble.PATIENCE_S, "http://127.0.0.1:1")
     assert "hush" not in repr(copy)
+
+
+def test_credentials_that_their_provider_gives_expired_are_refused_for_good() -> None:
+    error = RuntimeError("Credentials were refreshed, but the refreshed credentials are still expired.")
+    assert not trouble.transient(error)
+    assert "have expired; renew them" in trouble.described(error)
