@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.backends import IDLE_S, RayBackend
+from orchestrator.claims import Claims
 from orchestrator.graph import CellSpec
 from orchestrator.observers import Observers
 from orchestrator.outcome import Outcome
@@ -18,7 +18,7 @@ from orchestrator.search.records import Trial
 from orchestrator.search.showing import settings_text
 from orchestrator.signals import StopFlag, stop_on_signals
 from orchestrator.stages import with_requests
-from orchestrator.study import HEARTBEAT_S, LAST_BEAT_S, STOP_GRACE_S
+from orchestrator.study import STOP_GRACE_S
 from orchestrator.worker import Event, WorkOrder
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ LOST = "its process was lost again and again"
 class StageTrials:
     """What Ray Tune is told to train, and what it tells of it; asked from Tune's thread alone."""
 
-    def __init__(self, run: SearchRun, stop_path: str) -> None:
-        self.run = run
+    def __init__(self, run: SearchRun, claims: Claims, stop_path: str) -> None:
+        self.run, self.claims = run, claims
         execution = run.execution
         stages = with_requests(run.stages, execution.resources, execution.gpus_per_training)
         self.stage = stages[run.search.config.over]
@@ -56,13 +56,15 @@ class StageTrials:
                 self._next = None
                 continue
             (cell,) = planned.judges
-            if cell.signature in self.live.values():
-                return WAIT  # equal in all that matters: it will be cached when that one is done
+            self.claims.refresh()
+            if cell.signature in self.live.values() or self.claims.elsewhere(cell.signature):
+                return WAIT  # somebody trains this very cell: it will be cached when that is done
             trial, self._next = self.run.trials[self._next.number], None
             self.cells[trial.number] = cell
             if not self._is_known(trial, cell):
                 self.run.say(f"trial {trial.number}: {settings_text(trial.settings)}")
                 self.live[trial.number] = cell.signature
+                self.claims.take([cell.signature])
                 return trial, self._order(cell)
         return ALL_ASKED
 
@@ -89,7 +91,7 @@ class StageTrials:
 
     def settled(self, number: int, status: Status) -> None:
         """A trial was trained to its end, or failed."""
-        self.live.pop(number, None)
+        self._let_go(number)
         trial, loss = self.run.trials[number], status.metrics.get(VALIDATION_LOSS)
         if status.state == "done" and isinstance(loss, int | float):
             self.run.finish(trial.completed(float(loss)))
@@ -98,49 +100,46 @@ class StageTrials:
 
     def pruned(self, number: int) -> None:
         """A trial was stopped early: its attempt says so, for the process may have had no time to."""
-        self.live.pop(number, None)
+        self._let_go(number)
         cell = self.cells[number]
         self.run.search.ledger.abandon_last(cell, Reason.PRUNED)
         self.run.finish(self.run.trials[number].pruned())
 
     def lost(self, number: int) -> None:
-        self.live.pop(number, None)
+        """Its process died too often."""
+        self._let_go(number)
         self.run.finish(self.run.trials[number].failed(LOST))
+
+    def stopped(self, number: int) -> None:
+        """The search was asked to stop: the trial goes on from its checkpoint next time."""
+        self._let_go(number)
+
+    def _let_go(self, number: int) -> None:
+        signature = self.live.pop(number, None)
+        if signature is not None:
+            self.claims.drop(signature)
 
 
 def train_trials(run: SearchRun, backend: RayBackend) -> Outcome | None:
     """Train until all trials are finished; an outcome that ended the search before its time."""
     from orchestrator.search.tune import Tuning
 
-    ledger, driver = run.search.ledger, run.driver
-    stop_path = f"drivers/{driver}.stop"
+    ledger, stop_path = run.search.ledger, f"drivers/{run.driver}.stop"
+    claims = Claims(ledger, run.driver, run.search.base.graph)
     with stop_on_signals() as flag:
-        trials = StageTrials(run, stop_path)
+        trials = StageTrials(run, claims, stop_path)
         refused = backend.preflight([trials.stage])
         if refused:
             return Outcome(refused=refused)
-        ended = threading.Event()
-        beating = threading.Thread(target=_beat, args=(run, ended), daemon=True)
-        beating.start()
+        claims.start()
+        tuning = Tuning(trials)
         try:
-            tuning = Tuning(trials)
-            try:
-                return _watch(tuning, trials, flag)
-            finally:
-                tuning.abandon()
+            return _watch(tuning, trials, flag)
         finally:
-            ended.set()
-            beating.join(LAST_BEAT_S)
-            with suppress(Exception):
+            tuning.abandon()
+            with suppress(Exception):  # the file of a driver that is gone is removed by the next one
                 ledger.storage.delete(stop_path)
-                ledger.leave(driver)
-
-
-def _beat(run: SearchRun, ended: threading.Event) -> None:
-    while not ended.is_set():
-        with suppress(Exception):
-            run.search.ledger.heartbeat(run.driver)
-        ended.wait(HEARTBEAT_S)
+            claims.close()
 
 
 def _watch(tuning: Tuning, trials: StageTrials, flag: StopFlag) -> Outcome | None:

@@ -118,7 +118,8 @@ class _Search(OptunaSearch):  # type: ignore[misc]
         if ended is not None and ended.status is not None:
             self._host.settled(number, ended.status)
         elif self._host.closed or ended is not None:
-            return  # the search was stopped: the trial goes on next time
+            self._host.stopped(number)
+            return
         elif error:
             self._host.lost(number)
         else:
