@@ -51,6 +51,9 @@ def run(
     inline: Annotated[bool, typer.Option("--inline", help="every task in this process, without Ray")] = False,
     address: Annotated[str | None, typer.Option("--address", help="this node's Ray cluster; else a local Ray")] = None,
     retry: RetryOption = None,
+    exploratory: Annotated[
+        bool, typer.Option("--exploratory", help="let a search choose by delta_r, on held-out EEG")
+    ] = False,
 ) -> None:
     """Compute what is not in the ledger yet, then report. The same command resumes."""
     _check_retry(retry)
@@ -58,7 +61,7 @@ def run(
         from orchestrator.verbs.run import run as run_verb
 
         study = _open(experiment, overrides, ledger)
-        raise typer.Exit(run_verb(study, inline=inline, address=address, retry_failed=retry == "failed"))
+        raise typer.Exit(run_verb(study, inline, address, retry == "failed", exploratory))
 
 
 @app.command()

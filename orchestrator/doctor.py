@@ -75,16 +75,16 @@ def _storage(settings: ExecutionConfig) -> Storage:
 def _planned(study: Study | None, settings: ExecutionConfig) -> list[Stage]:
     """The stages of the plan with what they ask for; all stages where there is no plan."""
     asked = with_requests(STAGES, settings.resources, settings.gpus_per_training)
-    names = {cell.stage for cell in study.graph} if study is not None else set(asked)
+    names = {cell.stage for cell in study.scope} if study is not None else set(asked)
     return [stage for name, stage in asked.items() if name in names]
 
 
 def _data(study: Study) -> Iterator[Finding]:
-    missing = sorted({cell.missing for cell in study.graph if cell.missing})
+    missing = sorted({cell.missing for cell in study.scope if cell.missing})
     for sentence in missing:
         yield Finding("data", False, f"{sentence}; put it there, or point the experiment to it (key=value)")
     if not missing:
-        yield Finding("data", True, f"all that {len(study.graph)} cells need is there")
+        yield Finding("data", True, f"all that {len(study.scope)} cells need is there")
 
 
 def _tracking(uri: str) -> Finding:

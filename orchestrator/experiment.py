@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from orchestrator.redaction import has_user, redact
+from orchestrator.search.config import SearchConfig
 from orchestrator.stages import STAGES
 from tasks.audio.config import DataSet, SplitConfig
 from tasks.autoencoder.config import AutoencoderConfig
@@ -153,11 +154,15 @@ class ExecutionConfig(Config):
 
 
 class Experiment(Config):
-    """One study. `sweep` is a list of blocks of dotted science keys; the variants are the union of their products."""
+    """One study. `sweep` is a list of blocks of dotted science keys; the variants are the union of their products.
+
+    A study with a `search` has the variants that Optuna asks for instead.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     science: Science
     sweep: tuple[dict[str, list[Any]], ...] = ()
+    search: SearchConfig | None = None
     execution: ExecutionConfig = ExecutionConfig()
 
     @model_validator(mode="after")
@@ -180,14 +185,20 @@ class Experiment(Config):
             raise SweepMistake(error) from None
         return self
 
+    @model_validator(mode="after")
+    def _sweep_or_search(self) -> Experiment:
+        if self.search is not None and self.sweep:
+            raise ValueError("search: a study has a sweep or a search; remove one of both (sweep=[] does for this run)")
+        return self
+
     def variants(self) -> dict[str, Science]:
         """Science of every variant by its readable name, in the order of the sweep; equal variants once."""
         found: dict[str, Science] = {}
         plain = self.science.model_dump(mode="json")
         for settings in self._settings():
-            science = Science.model_validate(_with(plain, settings))
+            science = Science.model_validate(with_settings(plain, settings))
             if science not in found.values():
-                found[_variant_name(science, settings, found)] = science
+                found[_name_among(found, science, settings)] = science
         return found
 
     def _settings(self) -> list[dict[str, Any]]:
@@ -242,7 +253,8 @@ def _difference(key: str, one: Any, other: Any) -> str:
     return key
 
 
-def _with(science: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def with_settings(science: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a dumped science with other values at dotted keys; `UnknownKey` for one that leads nowhere."""
     result = dict(science)
     for key, value in settings.items():
         _put(result, key, key.split("."), value)
@@ -280,13 +292,19 @@ class UnknownKey(ValueError):
         self.key, self.part, self.allowed = key, part, allowed
 
 
-def _variant_name(science: Science, settings: Mapping[str, Any], taken: Mapping[str, Science]) -> str:
+def variant_name(science: Science, settings: Mapping[str, Any]) -> str:
+    """A variant in a few words: bottleneck, latent noise, and what else was set."""
     noise = science.autoencoder.latent_noise
     parts = [science.autoencoder.bottleneck, SHORT_NOISE[noise.applied_to]]
     if noise.applied_to != "none":
         parts.append(f"m={noise.logit_mean!r}")
-    parts += [f"{key.rsplit('.', 1)[-1]}={value}" for key, value in settings.items() if key not in NAMED_KEYS]
-    name = " ".join(parts)
+    parts += [f"{key}={value}" for key, value in settings.items()]
+    return " ".join(parts)
+
+
+def _name_among(taken: Mapping[str, Science], science: Science, settings: Mapping[str, Any]) -> str:
+    shown = {key.rsplit(".", 1)[-1]: value for key, value in settings.items() if key not in NAMED_KEYS}
+    name = variant_name(science, shown)
     if name in taken:
         differs = ", ".join(settings) or "nothing"
         raise ValueError(f"two variants would both be called {name!r} (keys swept: {differs}); use one block")

@@ -133,6 +133,13 @@ class Ledger:
         shutil.rmtree(attempt.out_dir, ignore_errors=True)
         self.storage.write(attempt.path(ABANDONED), dump({"why": why.value}))
 
+    def abandon_last(self, cell: CellSpec, why: Reason) -> None:
+        """Say of the last attempt at a cell that it was given up, whose process perhaps had no time to say so."""
+        for attempt in self.storage.names(cell_path(cell.stage, cell.signature, "attempts"))[-1:]:
+            path = cell_path(cell.stage, cell.signature, "attempts", attempt, ABANDONED)
+            if not self.storage.exists(path):
+                self.storage.write(path, dump({"why": why.value}))
+
     def artefact(self, stage: str, signature: str, cache: Path | None) -> Artefact:
         """A finished cell as later stages read it; each file is verified when it is first opened in this process.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from orchestrator.experiment import ROLES, Experiment, Science
 from orchestrator.outside import OutsideFile, list_files
@@ -50,8 +51,14 @@ class Manifest:
 def resolve(experiment: Experiment, ledger: Storage) -> Manifest:
     """List and fingerprint every file that the experiment's variants name. Missing data is noted, never an error."""
     manifest = Manifest(options=ledger.options)
+    resolve_also(manifest, experiment.variants().values(), ledger)
+    return manifest
+
+
+def resolve_also(manifest: Manifest, variants: Iterable[Science], ledger: Storage) -> None:
+    """Add to `manifest` whatever these variants name that is not in it yet."""
     fingerprints = Fingerprints(ledger)
-    for science in experiment.variants().values():
+    for science in variants:
         for source, path in _folders(science):
             if (source, path) not in manifest.files:
                 _resolve_folder(manifest, fingerprints, source, path)
@@ -59,7 +66,6 @@ def resolve(experiment: Experiment, ledger: Storage) -> Manifest:
         if cnd is not None and cnd.path not in manifest.subjects:
             _resolve_cnd(manifest, fingerprints, cnd)
     fingerprints.keep()
-    return manifest
 
 
 def _folders(science: Science) -> Iterator[tuple[str, str]]:
@@ -160,10 +166,13 @@ class Fingerprints:
     def __init__(self, ledger: Storage) -> None:
         self._ledger = ledger
         self._changed = False
+
+    @cached_property
+    def _known(self) -> dict[str, str]:
         try:
-            self._known: dict[str, str] = json.loads(ledger.read(FINGERPRINTS))
+            return cast(dict[str, str], json.loads(self._ledger.read(FINGERPRINTS)))
         except (FileNotFoundError, ValueError):
-            self._known = {}
+            return {}
 
     def of(self, file: OutsideFile, folder: str) -> File:
         """Describe a file found in `folder`; its path stays relative where the folder's is: a study can move."""

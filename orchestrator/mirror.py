@@ -55,7 +55,7 @@ def training(cell: CellSpec) -> RunContent:
     tags = {
         "signature": cell.signature,
         "stage": cell.stage,
-        **{k: v for k, v in cell.labels.items() if k == "variant"},
+        **{k: v for k, v in cell.labels.items() if k in ("variant", "search", "trial")},
     }
     inputs = {role: value for role, value in cell.inputs.items() if isinstance(value, str)}
     return RunContent(TRAINING, cell.signature, cell.name, tags, flatten(cell.config), inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from orchestrator.trouble import described
 
 if TYPE_CHECKING:
     from orchestrator.report.results import States
+    from orchestrator.search.plan import Search
 
 
 class LedgerTrouble(Exception):
@@ -28,12 +29,22 @@ class LedgerTrouble(Exception):
 
 @dataclass(frozen=True)
 class Study:
-    """An experiment, its graph, and the ledger that remembers its results."""
+    """An experiment, its graph (of a search: the cells of the trials so far), and the ledger that remembers both."""
 
     experiment: Experiment
     origins: Mapping[str, str]
     graph: Graph
     ledger: Ledger
+    search: Search | None = None
+
+    @property
+    def scope(self) -> Graph:
+        """Whatever a run may compute; of a search one trial's cells stand for those of all."""
+        return self.graph if self.search is None else self.search.base.graph
+
+    def now(self) -> Study:
+        """The study as it is by now: a search may have more trials."""
+        return self if self.search is None else replace(self, graph=self.search.graph(self.search.trials()))
 
     @property
     def tracking_uri(self) -> str:
@@ -61,6 +72,11 @@ def open_study(path: str, overrides: Sequence[str] = (), ledger: str | None = No
     loaded = load_experiment(path, given)
     execution = loaded.experiment.execution
     book = open_ledger(execution.ledger, execution.s3_endpoint_url)
+    if loaded.experiment.search is not None:
+        from orchestrator.search.plan import Search
+
+        search = Search(loaded.experiment, book, path, given)
+        return Study(loaded.experiment, loaded.origins, search.graph(search.trials()), book, search)
     try:
         graph = build(loaded.experiment, resolve(loaded.experiment, book.storage))
     except ValueError as error:

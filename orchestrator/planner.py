@@ -52,8 +52,12 @@ class Builder:
 
 def build(experiment: Experiment, manifest: Manifest) -> Graph:
     """All cells of the study, parents before children."""
+    return build_variants(experiment.variants(), manifest)
+
+
+def build_variants(variants: Mapping[str, Science], manifest: Manifest) -> Graph:
+    """All cells of some variants, parents before children."""
     builder = Builder(manifest)
-    variants = experiment.variants()
     planned = {name: _plan_variant(builder, name, science) for name, science in variants.items()}
     for name, science in variants.items():
         if science.eeg is not None:

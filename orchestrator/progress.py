@@ -85,6 +85,9 @@ class Progress:
         if not cached:
             self._tick(cell.stage)
 
+    def cell_pruned(self, cell: CellSpec) -> None:
+        self._running.pop(cell.signature, None)
+
     def study_finished(self, outcome: Outcome) -> None:
         self._say_again()
         if self._live is not None:

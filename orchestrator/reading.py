@@ -145,7 +145,14 @@ def _leaves(raw: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, raw
 
 
-def _explain(error: ValidationError, path: str) -> str:
+def explain_science(error: ValidationError | UnknownKey, where: str) -> str:
+    """What is wrong with science keys that a sweep or a search sets, in one line."""
+    if isinstance(error, UnknownKey):
+        return f"{where}: unknown key {error.key!r}{_nearest(error.part, error.allowed)}"
+    return _explain(error, where, Science)
+
+
+def _explain(error: ValidationError, path: str, model: type[BaseModel] = Experiment) -> str:
     """The first mistake in one line; how many more there are."""
     details = error.errors(include_url=False)
     first = min(details, key=lambda item: item["type"] != "extra_forbidden")
@@ -153,18 +160,18 @@ def _explain(error: ValidationError, path: str) -> str:
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, SweepMistake):
-        return _explain(cause.error, f"{path}: sweep")
+        return explain_science(cause.error, f"{path}: sweep")
     if isinstance(cause, UnknownKey):
-        return f"{path}: sweep: unknown key {cause.key!r}{_nearest(cause.part, cause.allowed)}{more}"
-    model = Science if path.endswith(": sweep") else Experiment
+        return explain_science(cause, f"{path}: sweep") + more
     if first["type"] == "extra_forbidden":
         *above, last = first["loc"]
         return f"{path}: unknown key {where!r}{_nearest(str(last), _fields_at(above, model))}{more}"
     if first["type"] == "missing":
         return f"{path}: {where}: this key is required{more}"
     if not first["loc"]:
-        place = path if model is Science else f"{path}: sweep"
-        return f"{place}: {first['msg'].removeprefix('Value error, ')}{more}"
+        said = first["msg"].removeprefix("Value error, ")
+        place = path if model is Science or said.startswith("search: ") else f"{path}: sweep"
+        return f"{place}: {said}{more}"
     message = _allowed(first["type"], first["msg"].removeprefix("Value error, "), _fields_at(first["loc"], model))
     value = first["input"]
     near = ""

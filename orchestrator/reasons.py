@@ -32,6 +32,7 @@ class Reason(StrEnum):
     SET_BACK = "set_back"
     DATA_MISSING = "data_missing"
     STOPPED = "stopped"
+    PRUNED = "pruned"
     LOST_PROCESS = "lost_process"
     NO_SPACE = "no_space"
     STORAGE_AWAY = "storage_away"
@@ -54,6 +55,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.SET_BACK: "another cell of its task met a corrupt input",
     Reason.DATA_MISSING: "its data are not there yet",
     Reason.STOPPED: "the study was asked to stop",
+    Reason.PRUNED: "a search stopped it early, for others did better",
     Reason.LOST_PROCESS: "the process or node that computed it was lost",
     Reason.NO_SPACE: "the node that computed it had no room left on its disk",
     Reason.STORAGE_AWAY: "the ledger did not answer",

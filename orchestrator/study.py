@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import replace
 
 from orchestrator.backends import Backend, InlineBackend, RayBackend, Refused
@@ -38,10 +38,25 @@ def run_study(
     reduce: Reduce | None = None,
     stages: Mapping[str, Stage] = STAGES,
     driver: str | None = None,
+    backend: Backend | None = None,
 ) -> Outcome:
-    """Compute every cell of `graph` that the ledger doesn't have; resuming is calling this again."""
+    """Compute every cell of `graph` that the ledger doesn't have; resuming is calling this again.
+
+    A `backend` that is given serves several studies one after the other, and is closed by whoever opened it.
+    """
     with stop_on_signals() as flag:
-        return _Study(graph, ledger, execution, observers, reduce, stages, flag, driver or new_driver()).run()
+        driver = driver or new_driver()
+        return _Study(graph, ledger, execution, observers, reduce, stages, flag, driver, backend).run()
+
+
+def open_cluster(ledger: Ledger, execution: Execution, trainings: int) -> RayBackend:
+    """Ray, as the execution asks for it; `Refused` when it isn't to be had."""
+    from orchestrator.cluster import Cluster
+
+    storage = ledger.storage
+    own_disks = storage.root if storage.is_local and not execution.shared_ledger else None
+    cluster = Cluster(execution.address, execution.cpus, execution.cluster)
+    return RayBackend(cluster, trainings, own_disks, None if storage.is_local else storage)
 
 
 def new_driver() -> str:
@@ -60,6 +75,7 @@ class _Study:
         stages: Mapping[str, Stage],
         flag: StopFlag,
         driver: str,
+        backend: Backend | None,
     ) -> None:
         self._graph = graph
         self._ledger = ledger
@@ -67,6 +83,7 @@ class _Study:
         self._tell = Observers(observers)
         self._flag = flag
         self._driver = driver
+        self._given = backend
         self._stop_path = f"drivers/{self._driver}.stop"
         self._began = time.monotonic()
         self._survey = dict(ledger.survey(graph, full=ledger.storage.is_local))
@@ -117,7 +134,7 @@ class _Study:
     def _compute(self) -> list[str]:
         """Do all the work there is; what refuses it comes back in sentences."""
         try:
-            with closing(self._backend()) as backend:
+            with self._backend() as backend:
                 self._flag.listen()  # Ray has put a SIGTERM handler of its own in place
                 refused = backend.preflight(self._schedule.stages_to_run())
                 if not refused:
@@ -131,16 +148,13 @@ class _Study:
                 self._ledger.storage.delete(self._stop_path)
             self._claims.close()
 
-    def _backend(self) -> Backend:
-        execution, storage = self._execution, self._ledger.storage
-        if execution.inline:
-            return InlineBackend(self._flag.is_set)
-        from orchestrator.cluster import Cluster
-
+    def _backend(self) -> AbstractContextManager[Backend]:
+        if self._given is not None:
+            return nullcontext(self._given)
+        if self._execution.inline:
+            return closing(InlineBackend(self._flag.is_set))
         trainings = sum(STAGES[spec.stage].training for spec in self._graph if spec.stage in STAGES)
-        own_disks = storage.root if storage.is_local and not execution.shared_ledger else None
-        cluster = Cluster(execution.address, execution.cpus, execution.cluster)
-        return RayBackend(cluster, trainings, own_disks, None if storage.is_local else storage)
+        return closing(open_cluster(self._ledger, self._execution, trainings))
 
     # The loop
 

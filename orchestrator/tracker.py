@@ -40,8 +40,18 @@ class Tracking:
     Where neither the cells nor a sqlite store changed since the last mirror, MLflow isn't even imported.
     """
 
-    def __init__(self, uri: str, study: str, ledger: Ledger, driver: str, say: Callable[[str], None] = _say) -> None:
+    def __init__(
+        self,
+        uri: str,
+        study: str,
+        ledger: Ledger,
+        driver: str,
+        say: Callable[[str], None] = _say,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """`tags` are put on every run."""
         self._uri, self._study, self._ledger, self._driver, self._say = uri, study, ledger, driver, say
+        self._tags = dict(tags or {})
         self._writer: Background[Store] = Background(self._open, self._flush, self)
         self._held: dict[Hashable, Callable[[Store], None]] | None = None
         self._points: dict[str, tuple[CellSpec, mirror.Curve]] = {}
@@ -81,6 +91,15 @@ class Tracking:
             self._release()
         if mirror.is_training(cell):
             self._do(cell.signature, lambda store: self._mirror(store, cell, status, cached))
+
+    def cell_pruned(self, cell: CellSpec) -> None:
+        """A search stopped a training early: nobody shall take its run for a whole one."""
+        self._do(cell.signature, lambda store: self._end_pruned(store, cell))
+
+    def trials_scored(self, measure: str, scores: Mapping[int, float]) -> None:
+        """The scores of a search on the parent run, trial by trial."""
+        rows = [(number, {f"search/{measure}": score}) for number, score in sorted(scores.items())]
+        self._do("trials", lambda store: store.log((mirror.PARENT, self._study), rows, rewrite=True))
 
     def study_finished(self, outcome: Outcome) -> None:
         """End every run of this driver, and wait until that is written."""
@@ -150,6 +169,12 @@ class Tracking:
         store.end(content.key, last, {})
         with self._lock:
             self._points.pop(cell.signature, None)
+
+    def _end_pruned(self, store: Store, cell: CellSpec) -> None:
+        content = mirror.training(cell)
+        store.begin(content, {"driver": self._driver})
+        self._flush(store)
+        store.end(content.key, "KILLED", {"stop_reason": Reason.PRUNED.value})
 
     def _curve(self, cell: CellSpec, status: Status) -> mirror.Curve:
         with self._lock:
@@ -224,7 +249,7 @@ class Tracking:
     def _open(self) -> Store:
         from orchestrator.tracking import Store
 
-        store = Store(self._uri, self._study, {"SIMULATED": "true"} if self._simulated else {})
+        store = Store(self._uri, self._study, {**self._tags, **({"SIMULATED": "true"} if self._simulated else {})})
         self._answered = True
         return store
 

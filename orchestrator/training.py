@@ -53,20 +53,20 @@ def train(config: dict[str, Any]) -> None:
         nonlocal sent
         waiting.append(event)
         if event.kind != "progress" or time.monotonic() - sent >= REPORT_EVERY_S:
-            tune.report({"events": _Box(list(waiting))})
+            tune.report({"events": Box(list(waiting))})
             waiting.clear()
             sent = time.monotonic()
 
     execute(order, emit, stop_marker(order.storage, order.stop_path))
 
 
-class _Box:
+class Box:
     """Carries objects through Tune's dictionaries, which it would flatten, merge, copy and print."""
 
     def __init__(self, content: Any) -> None:
         self.content = content
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Box:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Box:
         return self
 
     def __repr__(self) -> str:
@@ -110,7 +110,7 @@ class _Release(Searcher):  # type: ignore[misc]
             if self._queue:
                 order = self._queue.popleft()
                 self._live[trial_id] = order
-                return {"order": _Box(order)}
+                return {"order": Box(order)}
             if self.closed:
                 return Searcher.FINISHED
         self.while_idle()
@@ -173,12 +173,14 @@ def _collect_ended(controller: Any) -> None:
         pass
 
 
-class _End(Stopper):  # type: ignore[misc]
+class End(Stopper):  # type: ignore[misc]
+    """Ends a run of Tune whatever it does, once `now` is set."""
+
     def __init__(self) -> None:
         self.now = threading.Event()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_End, ())
+        return (End, ())
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -195,7 +197,7 @@ class TrainingRun:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(2, min(expected, PENDING_AT_MOST)))
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         self._release = _Release()
-        self._end = _End()
+        self._end = End()
         self._scratch = tempfile.TemporaryDirectory(prefix="orchestrator-tune-", ignore_cleanup_errors=True)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._fit, name="ray-tune", daemon=True)

@@ -74,6 +74,12 @@ class Event:
 Emit = Callable[[Event], None]
 
 
+class Pruned(Stopped):
+    """A search stopped this training early; `emit` may raise it."""
+
+    reason = Reason.PRUNED
+
+
 def execute(order: WorkOrder, emit: Emit, should_stop: Callable[[], bool]) -> None:
     """Compute and publish the cells of `order`; what goes wrong becomes a status or an event, never an exception."""
     left = dict.fromkeys(spec.signature for spec in order.cells)
@@ -209,8 +215,8 @@ class _Task:
                 self._take(result)
                 if self._open and self._should_stop() and not self._order.stage.training:
                     raise Stopped
-        except Stopped:
-            self._let_go()
+        except Stopped as stop:
+            self._let_go(Reason.PRUNED if isinstance(stop, Pruned) else Reason.STOPPED)
         except CorruptArtefact as error:
             self._recompute(error)
         except Exception as error:
@@ -313,10 +319,10 @@ class _Task:
             self._emit(Event("lost", signature, reason=reason, sentence=sentence(error)))
         return True
 
-    def _let_go(self) -> None:
+    def _let_go(self, why: Reason) -> None:
         for signature, (attempt, _) in list(self._open.items()):
             del self._open[signature]
-            self._ledger.abandon(attempt, Reason.STOPPED)
+            self._ledger.abandon(attempt, why)
             self._emit(Event("stopped", signature))
 
     def _fail_all(self, error: Exception) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.graph import Graph
 from orchestrator.report.gathering import gather
-from orchestrator.report.results import Results, States
+from orchestrator.report.results import Results, SearchResults, States
 
 if TYPE_CHECKING:
     from orchestrator.ledger import Ledger
@@ -33,15 +33,18 @@ def build(
     out_dir: Path,
     states: States | None = None,
     tracking_uri: str | None = None,
+    search: SearchResults | None = None,
+    exploratory: str = "",
 ) -> Report:
     """Draw and write what the ledger holds of a study into `out_dir`; what is missing is said, and nothing fails.
 
-    `states` is a survey of the ledger after the run (taken anew when not given).
+    `states` is a survey of the ledger after the run (taken anew when not given). `exploratory` says why nothing here
+    may be claimed, and marks every file.
     """
     from orchestrator.report import console, headline, html, methods, tables
     from orchestrator.report.figures import draw_all
 
-    results = gather(graph, ledger, study_name, states)
+    results = replace(gather(graph, ledger, study_name, states), search=search, exploratory=exploratory)
     figures, broken = draw_all(results, out_dir / "figures")
     results = replace(results, absences=(*results.absences, *broken))
     paths = dict(figures)

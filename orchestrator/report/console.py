@@ -16,8 +16,10 @@ def text(
     results: Results, sentences: tuple[str, ...], paths: Mapping[str, Path], out_dir: Path, tracking_uri: str | None
 ) -> str:
     """Everything a person needs to know at the end of a run."""
-    title = f"study {results.study}" + ("  [SIMULATED]" if results.simulated else "")
-    lines = [title, *sentences]
+    stamps = (("SIMULATED", results.simulated), ("EXPLORATORY", results.exploratory))
+    lines = [f"study {results.study}" + "".join(f"  [{name}]" for name, on in stamps if on), *sentences]
+    if results.search is not None:
+        lines += ["", *tables.aligned(results.search.header, results.search.rows)] if results.search.rows else []
     rows = tables.condition_rows(results)
     if rows:
         lines += ["", *tables.aligned(tables.HEADER, rows), *_notes(results)]
@@ -34,6 +36,8 @@ def text(
         lines.append(f"tables    {out_dir / 'tables'}: {', '.join(path.name for path in csvs)}")
     if tracking_uri:
         lines.append(f"MLflow    {redact(tracking_uri)}")
+    if results.search is not None and results.search.command:
+        lines.append(f"best      {redact(results.search.command)}")
     return "\n".join(lines)
 
 

@@ -11,6 +11,22 @@ from tasks.eeg.maxima import least_subjects
 
 def headline(results: Results) -> tuple[str, ...]:
     """Sentences in order of importance; the first says so when nothing is claimed."""
+    first = (results.exploratory,) if results.exploratory else ()
+    return (*first, *_of_search(results), *_of_listeners(results))
+
+
+def _of_search(results: Results) -> tuple[str, ...]:
+    """The best of a search, and that it was chosen on what it was measured on."""
+    search = results.search
+    if search is None or search.best is None:
+        return ("The search has no complete trial yet.",) if search is not None else ()
+    return (
+        f"Best of {sum(state == 'complete' for *_, state in search.points)} trials by {search.title}: {search.best}.",
+        f"It was chosen on {search.material}, so its score there is too good: judge it on other material.",
+    )
+
+
+def _of_listeners(results: Results) -> tuple[str, ...]:
     group = results.tested
     if group is None:
         return _without_group(results)

@@ -16,6 +16,7 @@ CAPTIONS = {
     "scalp_maps": "Excess Δr per channel, significant channels only: each variant's best claimed level, "
     "or its best level where nothing is claimed.",
     "pitch_correlation": "Spearman correlation of IC at note onsets with symbolic pitch surprisal.",
+    "search": "Each point is one trial; the line is the best so far. Trials that were stopped early are hollow.",
     "reconstruction": "Log-spectral distance is the primary measure; SI-SDR is descriptive.",
 }
 

@@ -116,6 +116,29 @@ class Absence:
     why: str
 
 
+Point = tuple[int, float | None, float, str]
+"""A trial's number, the value of the only numeric key (if there is one), its score, its state."""
+
+
+@dataclass(frozen=True)
+class SearchResults:
+    """The trials of a search, the best first, and what to type to run the best of them."""
+
+    title: str
+    summary: tuple[str, ...]
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    columns: tuple[str, ...]
+    csv: tuple[Mapping[str, Any], ...]
+    points: tuple[Point, ...]
+    axis: str | None
+    log: bool
+    maximise: bool
+    best: str | None
+    command: str | None
+    material: str
+
+
 @dataclass(frozen=True)
 class Results:
     """Everything the figures, tables and words are made of."""
@@ -135,6 +158,8 @@ class Results:
     done: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     provenance: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     configs: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    search: SearchResults | None = None
+    exploratory: str = ""
 
     @property
     def tested(self) -> Group | None:

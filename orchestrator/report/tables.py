@@ -23,8 +23,17 @@ def csv_tables(results: Results) -> dict[str, str]:
         "group.csv": _group(results),
         "pitch.csv": _long(results.pitch, "noise_level"),
         "reconstruction.csv": _long(results.reconstruction, "snr"),
+        "trials.csv": _csv(results.search.columns, results.search.csv, in_order=True) if results.search else "",
     }
-    return {name: text for name, text in tables.items() if text}
+    return {name: _marked(text) if results.exploratory else text for name, text in tables.items() if text}
+
+
+def _marked(text: str) -> str:
+    """The table with a last column that says of each row that it is exploratory."""
+    header, *rows = csv.reader(io.StringIO(text))
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([[*header, "exploratory"], *([*row, "true"] for row in rows)])
+    return stream.getvalue()
 
 
 def _text(value: Any) -> str:
@@ -35,8 +44,10 @@ def _text(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    lines = sorted([_text(row.get(column)) for column in columns] for row in rows)
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], in_order: bool = False) -> str:
+    lines = [[_text(row.get(column)) for column in columns] for row in rows]
+    if not in_order:
+        lines.sort()
     if not lines:
         return ""
     stream = io.StringIO()

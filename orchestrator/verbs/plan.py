@@ -10,6 +10,8 @@ from orchestrator.graph import Graph
 from orchestrator.opening import Study
 from orchestrator.reasons import SENTENCES, State
 from orchestrator.report.results import States
+from orchestrator.search.plan import Search
+from orchestrator.search.showing import as_json, missing_data, settings_text, summary
 from orchestrator.signature import SHORT
 from orchestrator.stages import STAGES
 from orchestrator.standing import stand
@@ -17,21 +19,33 @@ from orchestrator.standing import stand
 SHOWN = 60
 
 
-def plan(study: Study, as_json: bool, everything: bool, show_config: bool) -> str:
+def plan(study: Study, wants_json: bool, everything: bool, show_config: bool) -> str:
     """The plan as text or JSON. Cells that are cached are counted; all others are named with their reason."""
     graph, states = stand(study.graph, study.ledger)
-    if as_json:
-        return json.dumps(_as_json(study, graph, states), indent=1)
+    if wants_json:
+        return json.dumps(_content(study, graph, states), indent=1)
     lines = [f"study {study.experiment.name}: {len(graph)} cells, ledger {study.ledger.storage.root}"]
+    if study.search is not None:
+        lines += _search_lines(study.search)
     if show_config:
         lines += _config_lines(study)
     lines += _table(graph, states)
     lines += [f"note: {sentence}" for sentence in graph.notes]
-    lines += _named(graph, states, everything)
+    lines += _named(graph, states, everything) if study.search is None or len(graph) else []
     return "\n".join(lines)
 
 
-def _as_json(study: Study, graph: Graph, states: States) -> dict[str, Any]:
+def _search_lines(search: Search) -> list[str]:
+    """What is known of a search; the cells that are planned are those of its trials so far."""
+    trials = search.trials()
+    lines = [*summary(search, trials), *missing_data(search)]
+    for trial in trials:
+        if not trial.finished:
+            lines.append(f"  unfinished: trial {trial.number}: {settings_text(trial.settings)}")
+    return lines
+
+
+def _content(study: Study, graph: Graph, states: States) -> dict[str, Any]:
     cells = [
         {
             "stage": cell.stage,
@@ -45,7 +59,9 @@ def _as_json(study: Study, graph: Graph, states: States) -> dict[str, Any]:
         for cell in graph
     ]
     counts = Counter(cell["state"] for cell in cells)
+    found = {} if study.search is None else {"search": as_json(study.search)}
     return {
+        **found,
         "study": study.experiment.name,
         "ledger": study.ledger.storage.root,
         "notes": list(graph.notes),

@@ -10,11 +10,14 @@ from orchestrator.opening import Study, check_writable
 from orchestrator.planner_eeg import reduce
 from orchestrator.progress import Progress
 from orchestrator.provenance import RESUME
+from orchestrator.reading import UsageError
 from orchestrator.redaction import redact
-from orchestrator.report import build
 from orchestrator.report.results import some
+from orchestrator.search.plan import Search
+from orchestrator.search.showing import summary
 from orchestrator.study import REFUSED, WITH_FAILURES, Execution, Outcome, new_driver, run_study
 from orchestrator.tracker import Tracking
+from orchestrator.verbs.report import caution, report_of
 from orchestrator.worker import placed
 
 INTERRUPTED = 130
@@ -22,9 +25,10 @@ MOST_EXCLUSIONS = 20
 BEAT_AT_MOST_S = 60.0
 
 
-def run(study: Study, inline: bool, address: str | None, retry_failed: bool) -> int:
+def run(study: Study, inline: bool, address: str | None, retry_failed: bool, exploratory: bool = False) -> int:
     """Run the study to its end; returns the exit code: 0, 1 (failures), 3 (refused), 130 or 143 (stopped)."""
-    missing = sorted({cell.missing for cell in study.graph if cell.missing})
+    _guard(study, exploratory)
+    missing = sorted({cell.missing for cell in study.scope if cell.missing})
     if missing:
         for sentence in missing:
             _say(f"orchestrator: {sentence}")
@@ -47,7 +51,7 @@ def run(study: Study, inline: bool, address: str | None, retry_failed: bool) -> 
         shared_ledger=settings.ledger.startswith("file://"),
     )
     driver = new_driver()
-    tracking = Tracking(study.tracking_uri, study.experiment.name, study.ledger, driver)
+    tracking = Tracking(study.tracking_uri, study.experiment.name, study.ledger, driver, tags=_tags(study))
     try:
         code = _compute_and_report(study, execution, tracking, driver)
     except KeyboardInterrupt:
@@ -63,6 +67,37 @@ def run(study: Study, inline: bool, address: str | None, retry_failed: bool) -> 
     return code
 
 
+def _guard(study: Study, exploratory: bool) -> None:
+    """Choosing on held-out EEG has to be asked for in words."""
+    needed = study.search is not None and study.search.exploratory
+    if needed and not exploratory:
+        raise UsageError(
+            "search.objective: delta_r chooses on held-out EEG, and tests on the same EEG are then biased; "
+            "run --exploratory does it and marks every result EXPLORATORY"
+        )
+    if exploratory and not needed:
+        raise UsageError("--exploratory: only a search by delta_r needs it; remove it")
+
+
+def _tags(study: Study) -> dict[str, str]:
+    """What every MLflow run of the study says of itself."""
+    tags = {"search": study.search.signature} if study.search is not None else {}
+    return {**tags, "EXPLORATORY": "true"} if caution(study) else tags
+
+
+def _search(search: Search, execution: Execution, tracking: Tracking, driver: str) -> Outcome:
+    from orchestrator.search.run import SearchRun
+
+    for line in summary(search, search.trials()):
+        _say(line)
+    running = SearchRun(search, execution, lambda: [tracking, Progress()], driver, [tracking], _say)
+    outcome = running.run()
+    scores = {trial.number: trial.value for trial in running.trials.values() if trial.value is not None}
+    if scores and not outcome.refused:
+        tracking.trials_scored(search.objective.name, scores)
+    return outcome
+
+
 def _interrupted() -> int:
     """Say how to go on after a Ctrl-C; returns the exit code."""
     _say_how_to_go_on("stopped; nothing done is lost. ")
@@ -73,14 +108,16 @@ def _compute_and_report(study: Study, execution: Execution, tracking: Tracking, 
     others = study.ledger.alive_drivers(BEAT_AT_MOST_S) - {driver}
     if others:
         _say(f"note: {some(sorted(others))} also at work on this ledger: cells in their hands are left to them")
-    outcome = run_study(study.graph, study.ledger, execution, [tracking, Progress()], reduce, driver=driver)
+    if study.search is not None:
+        outcome = _search(study.search, execution, tracking, driver)
+    else:
+        outcome = run_study(study.graph, study.ledger, execution, [tracking, Progress()], reduce, driver=driver)
     if outcome.stopped:
         _say_how_to_go_on("stopped; nothing done is lost. ")
     elif outcome.aborted:
         _say_how_to_go_on()
     elif not outcome.refused:
-        name, uri = study.experiment.name, study.tracking_uri
-        report = build(study.graph, study.ledger, name, study.report_dir, tracking_uri=uri)
+        report = report_of(study)
         tracking.report_built(report)
         print(report.text, flush=True)
         _say_end(outcome)

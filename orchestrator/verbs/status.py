@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 from orchestrator.opening import Study
 from orchestrator.reasons import SENTENCES, State
+from orchestrator.report.tables import aligned
+from orchestrator.search.plan import Search
+from orchestrator.search.showing import as_json, missing_data, summary, table
 from orchestrator.signature import SHORT
 from orchestrator.stages import STAGES
 from orchestrator.standing import stand
@@ -17,7 +20,7 @@ HEARTBEAT_S = 60.0
 FOLLOW_EVERY_S = 5.0
 
 
-def status(study: Study, as_json: bool) -> str:
+def status(study: Study, wants_json: bool) -> str:
     """Counts per stage, the failures with their sentences, and who is working on it."""
     graph, states = stand(study.graph, study.ledger)
     per_stage = {
@@ -31,8 +34,9 @@ def status(study: Study, as_json: bool) -> str:
         if state is State.FAILED and found is not None
     ]
     drivers = study.ledger.alive_drivers(HEARTBEAT_S)
-    if as_json:
+    if wants_json:
         content = {
+            **({} if study.search is None else {"search": as_json(study.search)}),
             "study": study.experiment.name,
             "stages": {stage: dict(counts) for stage, counts in per_stage.items()},
             "failures": failures,
@@ -40,6 +44,8 @@ def status(study: Study, as_json: bool) -> str:
         }
         return json.dumps(content, indent=1)
     lines = [f"study {study.experiment.name}, ledger {study.ledger.storage.root}"]
+    if study.search is not None:
+        lines += _search_lines(study.search)
     for stage, counts in per_stage.items():
         shown = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         lines.append(f"  {stage:<18} {shown}")
@@ -54,12 +60,21 @@ def follow(study: Study, show: Callable[[str], None]) -> int:
     """Show where the study stands whenever that changes, until all is settled or nobody works on it."""
     shown = ""
     while True:
-        text = status(study, as_json=False)
+        study = study.now()
+        text = status(study, wants_json=False)
         if text != shown:
             show(text)
             shown = text
         _, states = stand(study.graph, study.ledger)
         kinds = Counter(state for state, _, _ in states.values())
-        if not kinds[State.TO_DO] or not study.ledger.alive_drivers(HEARTBEAT_S):
+        whole = not kinds[State.TO_DO] and study.search is None
+        if whole or not study.ledger.alive_drivers(HEARTBEAT_S):
             return 0 if set(kinds) == {State.CACHED} else 1
         time.sleep(FOLLOW_EVERY_S)
+
+
+def _search_lines(search: Search) -> list[str]:
+    trials = search.trials()
+    header, rows = table(search, trials)
+    shown = [f"  {line}" for line in aligned(header, rows)] if rows else []
+    return [*summary(search, trials), *missing_data(search), *shown]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLES = {
+    "search": "Search",
     "cortical_tracking": "Cortical tracking of IC over noise levels",
     "scalp_maps": "Scalp maps",
     "pitch_correlation": "IC and pitch surprisal over noise levels",
@@ -21,9 +22,17 @@ TITLES = {
 
 def draw_all(results: Results, folder: Path) -> tuple[dict[str, Path], list[Absence]]:
     """Draw what the results allow into `folder`; a figure that can't be drawn is named, and the others go on."""
-    from orchestrator.report.figures import cortical_tracking, pitch_correlation, reconstruction, scalp_maps, style
+    from orchestrator.report.figures import (
+        cortical_tracking,
+        pitch_correlation,
+        reconstruction,
+        scalp_maps,
+        style,
+        trials,
+    )
 
     drawers: dict[str, Callable[[Results], Figure | None]] = {
+        "search": trials.draw,
         "cortical_tracking": cortical_tracking.draw,
         "scalp_maps": scalp_maps.draw,
         "pitch_correlation": pitch_correlation.draw,
@@ -39,6 +48,7 @@ def draw_all(results: Results, folder: Path) -> tuple[dict[str, Path], list[Abse
             with style.applied():
                 figure = draw(results)
                 if figure is not None:
+                    style.mark_exploratory(figure, results)
                     style.save(figure, path)
                     paths[name] = path
         except Exception as error:  # one broken figure must not cost the report

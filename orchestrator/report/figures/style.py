@@ -28,6 +28,7 @@ FAMILIES = {
 OTHERS = ("#009e73", "#cc79a7", "#8a7a00")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "h")
 SIMULATED = "SIMULATED: recovers a planted response; says nothing about brains"
+EXPLORATORY = "EXPLORATORY: chosen on held-out EEG"
 RED_STAMP = "RED: the canaries failed; nothing here may be relied upon"
 
 _RC: dict[str, Any] = {
@@ -128,6 +129,12 @@ def _stamps(results: Results) -> list[str]:
 def stamp_height(results: Results) -> float:
     """Inches that the stamps take at the top of a figure."""
     return 0.3 * len(_stamps(results)) + 0.1
+
+
+def mark_exploratory(figure: Figure, results: Results) -> None:
+    """A small stamp in the corner of every figure of an exploratory study."""
+    if results.exploratory:
+        figure.text(0.995, 0.005, EXPLORATORY, ha="right", va="bottom", fontsize=7, color=RED, weight="bold")
 
 
 def grid(axes: Axes) -> None:

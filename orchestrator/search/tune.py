@@ -1,0 +1,232 @@
+"""Ray Tune for searches: OptunaSearch asks, ASHA stops poor trials early, checkpoints stay in the ledger."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+from orchestrator.training import REPORT_EVERY_S, Box, End
+
+# isort: split
+from ray import tune
+from ray.tune import FailureConfig, PlacementGroupFactory, RunConfig, TuneConfig, Tuner
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from orchestrator.ledger import Ledger
+from orchestrator.reasons import Reason, State
+from orchestrator.search import sampler
+from orchestrator.search.objective import VALIDATION_LOSS
+from orchestrator.search.records import Trial
+from orchestrator.search.stage import ALL_ASKED, StageTrials
+from orchestrator.worker import Event, Pruned, WorkOrder, execute, sentence, stop_marker
+
+SHARE = "share_of_steps"
+GRACE, FACTOR = 10, 3
+"""ASHA judges at 10, 30 and 90 per cent of a trial's own steps; of those judged so far the best third goes on."""
+
+LOSSES_ALLOWED = 3
+PAUSE_S = 5.0
+
+
+def train(config: dict[str, Any]) -> None:
+    """The trainable: one trial from its last checkpoint in the ledger; every new validation loss is reported."""
+    order: WorkOrder = config["order"].content
+    (cell,) = order.cells
+    state, reason, _ = Ledger(order.storage).survey([cell], full=False)[cell.signature]
+    reason = Reason.RETRY_REQUESTED if state is State.FAILED else reason
+    waiting: list[Event] = []
+    sent, last, over = -REPORT_EVERY_S, None, False
+
+    def emit(event: Event) -> None:
+        nonlocal sent, last, over
+        if over:
+            return
+        if event.kind in ("lost", "corrupt", "again"):
+            time.sleep(PAUSE_S)
+            raise RuntimeError(event.sentence or f"an input is corrupt: {event.producer[:12]}")  # Tune tries again
+        waiting.append(replace(event, reason=reason) if event.kind == "started" else event)
+        loss = event.metrics.get(VALIDATION_LOSS) if event.kind == "progress" else None
+        is_new = loss is not None and loss != last
+        if event.kind == "progress" and not is_new and time.monotonic() - sent < REPORT_EVERY_S:
+            return
+        share = min(100, 100 * event.step // max(event.total, 1))
+        news = {VALIDATION_LOSS: loss, SHARE: share} if is_new else {}
+        last, sent = loss if is_new else last, time.monotonic()
+        batch = Box(list(waiting))
+        waiting.clear()
+        try:
+            tune.report({"events": batch, **news})
+        except SystemExit:  # how Tune tells a function that its trial was stopped
+            over = True
+            raise Pruned from None
+
+    execute(replace(order, reasons={cell.signature: reason}), emit, stop_marker(order.storage, order.stop_path))
+
+
+def _nothing() -> None:
+    """What Tune pickles of settings, for a restore that is never made."""
+
+
+class _Search(OptunaSearch):  # type: ignore[misc]
+    """Optuna's study lives in memory, and is rebuilt from the ledger's records at every start."""
+
+    def __init__(self, trials: StageTrials) -> None:
+        self._host, search = trials, trials.run.search
+        super().__init__(
+            sampler.distributions(search.space), metric=VALIDATION_LOSS, mode="min", study_name=search.signature
+        )
+        for trial in trials.run.trials.values():
+            if trial.finished:
+                self._ot_study.add_trial(sampler.frozen(trial, search.space))
+        self._numbers: dict[str, int] = {}
+        self._ended: dict[str, Event] = {}
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+
+    def suggest(self, trial_id: str) -> Any:
+        found = self._host.next()
+        if isinstance(found, str):
+            return Searcher.FINISHED if found == ALL_ASKED else None
+        trial, order = found
+        self._ot_study.enqueue_trial(sampler.params(trial.settings, self._host.run.search.space))
+        super().suggest(trial_id)
+        self._numbers[trial_id] = trial.number
+        return {"order": Box(order), "trial": trial.number}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        box = result.get("events")
+        for event in box.content if box is not None else ():
+            if event.kind in ("settled", "stopped"):
+                self._ended[trial_id] = event
+            self.events.put(event)
+        if SHARE in result and trial_id not in self._ended:
+            self._host.reported(self._numbers[trial_id], result[SHARE], result[VALIDATION_LOSS])
+            self._ot_trials[trial_id].report(result[VALIDATION_LOSS], result[SHARE])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if result is not None and trial_id not in self._ended:
+            self.on_trial_result(trial_id, result)
+        number, ended = self._numbers[trial_id], self._ended.get(trial_id)
+        if ended is not None and ended.status is not None:
+            self._host.settled(number, ended.status)
+        elif self._host.closed or ended is not None:
+            self._host.stopped(number)
+            return
+        elif error:
+            self._host.lost(number)
+        else:
+            self.events.put(Event("stopped", self._host.live[number], reason=Pruned.reason))
+            self._host.pruned(number)
+        told = sampler.frozen(self._host.run.trials[number], self._host.run.search.space)
+        self._ot_study.tell(self._ot_trials[trial_id], told.value, state=told.state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_nothing, ())
+
+
+class _Limiter(ConcurrencyLimiter):  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_nothing, ())
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a search is resumed from the ledger, never from Tune."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: see `save`."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise RuntimeError("Tune is never restored: a search resumes from the ledger, by the same command")
+
+
+class _Asha(ASHAScheduler):  # type: ignore[misc]
+    """ASHA that knows what earlier runs of the search measured; its rungs have no other way in, hence private names."""
+
+    def __init__(self, trials: StageTrials) -> None:
+        super().__init__(
+            time_attr=SHARE, metric=VALIDATION_LOSS, mode="min", max_t=101, grace_period=GRACE, reduction_factor=FACTOR
+        )
+        self._trials = trials
+        for trial in trials.run.trials.values():
+            if trial.finished:
+                self._remember(trial, f"trial {trial.number}")
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A trial that goes on isn't judged again where it was judged."""
+        super().on_trial_add(tune_controller, trial)
+        self._remember(self._trials.run.trials[trial.config["trial"]], trial.trial_id)
+
+    def _remember(self, trial: Trial, trial_id: str) -> None:
+        for share, loss in sorted(trial.intermediate.items()):
+            self._brackets[0].on_result(SimpleNamespace(trial_id=trial_id), share, -loss)
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        return True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_nothing, ())
+
+
+class Tuning:
+    """One run of Ray Tune in a thread of its own, until its searcher has nothing left to ask for."""
+
+    def __init__(self, trials: StageTrials) -> None:
+        os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # most reports come between validations
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        self._trials = trials
+        self._search = _Search(trials)
+        self._end = End()
+        self._scratch = tempfile.TemporaryDirectory(prefix="orchestrator-tune-", ignore_cleanup_errors=True)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._fit, name="ray-tune", daemon=True)
+        self._thread.start()
+
+    def _fit(self) -> None:
+        request = PlacementGroupFactory([self._trials.stage.request])
+        try:
+            Tuner(
+                tune.with_resources(train, request),
+                tune_config=TuneConfig(
+                    search_alg=_Limiter(self._search, self._trials.run.search.config.concurrent),
+                    scheduler=_Asha(self._trials),
+                    num_samples=-1,
+                    reuse_actors=True,
+                    trial_name_creator=lambda trial: f"trial_{trial.trial_id}",
+                    trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
+                ),
+                run_config=RunConfig(
+                    name="search",
+                    storage_path=self._scratch.name,
+                    stop=self._end,
+                    failure_config=FailureConfig(max_failures=LOSSES_ALLOWED),
+                    verbose=0,
+                ),
+            ).fit()
+        except BaseException as error:
+            self._error = error
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def poll(self) -> list[Event]:
+        if self._error is not None:
+            raise RuntimeError(f"Ray Tune ended by itself: {sentence(self._error)}") from self._error
+        found = []
+        while not self._search.events.empty():
+            found.append(self._search.events.get())
+        return found
+
+    def abandon(self, seconds: float = 10.0) -> None:
+        """End the run whatever it does."""
+        self._trials.closed = True
+        self._end.now.set()
+        self._thread.join(seconds)
+        self._scratch.cleanup()
