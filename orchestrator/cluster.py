@@ -144,10 +144,12 @@ class Cluster:
         ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
         answers: dict[str, Any] = {}
         for reference, name in asked.items():
+            if reference not in ready:
+                ray.cancel(reference, force=True)
+                answers[name] = TimeoutError(f"no answer in {seconds:g} s")
+                continue
             try:
-                answers[name] = (
-                    ray.get(reference) if reference in ready else TimeoutError(f"no answer in {seconds:g} s")
-                )
+                answers[name] = ray.get(reference)
             except RayError as error:
                 answers[name] = getattr(error, "cause", None) or error
         return answers
