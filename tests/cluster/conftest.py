@@ -44,7 +44,7 @@ def cluster(lab: Lab) -> Lab:
     """The lab with its three hosts as one cluster."""
     lab.up()
     record(
-        "none: boot, services, ray up",
+        "none: boot, services, make up",
         sum(lab.seconds[name] for name in ("boot", "services", "MLflow")),
         "up",
         {},

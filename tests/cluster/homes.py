@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -18,23 +17,14 @@ def private(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def copy_of_the_checkout(target: Path) -> None:
-    """The files of this checkout that git knows, or would add; `.commit` says which they are."""
-    git = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ":!.venv"]
-    listed = subprocess.run(git, capture_output=True, check=True).stdout
-    target.mkdir(parents=True)
+def clone_of_the_checkout(target: Path) -> None:
+    """A clone of this repository, with the working tree's changes to files that git knows or would add."""
+    git = ["git", "-C", str(ROOT)]
+    subprocess.run(["git", "clone", "--quiet", "--depth=1", f"file://{ROOT}", str(target)], check=True)
+    listing = [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ":!.venv"]
+    listed = subprocess.run(listing, capture_output=True, check=True).stdout
     copy = ["rsync", "-a", "--from0", "--files-from=-", "--ignore-missing-args", f"{ROOT}/", f"{target}/"]
     subprocess.run(copy, input=listed, check=True)
-    note = "from orchestrator.provenance import note; print(note())"
-    done = subprocess.run(
-        [sys.executable, "-c", note],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    (target / ".commit").write_text(done.stdout)
 
 
 def lend_environment(place: Path, code: str) -> None:

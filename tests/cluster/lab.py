@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from homes import copy_of_the_checkout, lend_environment, private
+from homes import clone_of_the_checkout, lend_environment, private
 from hosts import NETWORK, Machine, Switch, new_key, wait_until
 from services import BUCKET, ROOT, SWIFT_VENV, Services, end
 
@@ -111,7 +111,7 @@ class Lab:
         )
         (home / ".ssh").chmod(0o700)
         private(home / ".ray/auth_token", token)
-        copy_of_the_checkout(home / REPOSITORY)
+        clone_of_the_checkout(home / REPOSITORY)
         lend_environment(home / REPOSITORY / ".venv", f"/root/{REPOSITORY}")
         shutil.copy(HERE / "sweep.yaml", home / REPOSITORY / "experiments/sweep.yaml")
         for script in ("tunes.py", "ledger_facts.py", "at_work.py"):
@@ -138,10 +138,10 @@ class Lab:
     # The cluster
 
     def up(self) -> None:
-        """`ray up`, and wait until all nodes have joined and MLflow answers."""
+        """`make up`, and wait until all nodes have joined and MLflow answers."""
         began = time.monotonic()
-        self.at_desk("ray up -y --no-config-cache clusters/lab.yaml", check=True, seconds=400)
-        self.seconds["ray up"] = time.monotonic() - began
+        self.at_desk("yes | make up CLUSTER=clusters/lab.yaml", check=True, seconds=400)
+        self.seconds["make up"] = time.monotonic() - began
         self.open_tunnel()
         wait_until("three nodes", lambda: len(self.nodes()) == 1 + len(self.workers), 200, 2)
         self.seconds["all joined"] = time.monotonic() - began

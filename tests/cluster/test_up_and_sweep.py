@@ -36,7 +36,9 @@ def test_nothing_but_ssh_and_ray_listens_to_others(cluster: Lab) -> None:
 
 def test_doctor_finds_nothing(cluster: Lab) -> None:
     words = " ".join(cluster.settings("doctor"))
-    done = cluster.at_desk(f"orchestrator doctor experiments/sweep.yaml --submit {words}")
+    done = cluster.at_desk(
+        f"orchestrator doctor experiments/sweep.yaml --submit execution.cluster=clusters/lab.yaml {words}"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
