@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from orchestrator.drivers import Peer
 from orchestrator.graph import Graph
@@ -23,6 +25,9 @@ LOOK_S = 1.0
 GLANCE_S = 0.2
 """What was seen of others so lately is true enough to start something."""
 
+WAITING_S = 1.5
+"""How often to look while others have in hand what this driver waits for."""
+
 LAST_BEAT_S = 5.0
 
 
@@ -38,7 +43,7 @@ class Claims:
         self._study = digest(sorted(graph.cells))
         self._mine: set[str] = set()
         self._peers: Mapping[str, Peer] = {}
-        self._lock = threading.Lock()
+        self._lock, self._beating = threading.Lock(), threading.Lock()
         self._changed, self._ended = threading.Event(), threading.Event()
         self._looked_at = -GLANCE_S
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
@@ -79,14 +84,35 @@ class Claims:
         """True while another driver is alive."""
         return bool(self._peers)
 
-    def refresh(self) -> None:
-        """Before something is started: look again what others have in hand, unless that was done a moment ago."""
-        if self._peers and time.monotonic() - self._looked_at >= GLANCE_S:
+    def refresh(self, age_s: float = GLANCE_S) -> None:
+        """Look again what others have in hand, unless that was done less than `age_s` ago."""
+        if self._peers and time.monotonic() - self._looked_at >= age_s:
             self._look()
 
     def elsewhere(self, signature: str) -> str | None:
         """The living driver that has a cell in hand."""
         return next((name for name, peer in self._peers.items() if signature in peer.claims), None)
+
+    def free(self, task: Task) -> Task | None:
+        """The part of a task that nobody else has in hand, by a look of just now; None when there is none."""
+        if self._free(task) is None:
+            return None
+        self.refresh()
+        return self._free(task)
+
+    def waited_for(self, tasks: Iterable[Task]) -> dict[str, int]:
+        """How many cells of `tasks` each other driver has in hand; empty while this one has any itself."""
+        with self._lock:
+            if self._mine or not self._peers:
+                return {}
+        theirs = [self.elsewhere(spec.signature) for task in tasks for spec in task.cells]
+        return dict(Counter(name for name in theirs if name is not None))
+
+    def _free(self, task: Task) -> Task | None:
+        cells = tuple(spec for spec in task.cells if self.elsewhere(spec.signature) is None)
+        if len(cells) == len(task.cells):
+            return task
+        return replace(task, cells=cells) if cells else None
 
     def in_order(self, tasks: Iterable[Task]) -> Iterable[Task]:
         """Trainings first, and of each kind first this driver's own share of the study: the others begin elsewhere."""
@@ -105,8 +131,10 @@ class Claims:
             self._ended.wait(LOOK_S)
 
     def _beat(self) -> None:
-        with self._lock, suppress(Exception):  # without a beat two drivers may do the same work twice
-            self._ledger.heartbeat(self._driver, self._study, self._mine)
+        with self._beating, suppress(Exception):  # without a beat two drivers may do the same work twice
+            with self._lock:
+                mine = set(self._mine)
+            self._ledger.heartbeat(self._driver, self._study, mine)
 
     def _look(self) -> None:
         with suppress(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Status
@@ -25,6 +25,13 @@ class Observer(Protocol):
     def study_finished(self, outcome: Outcome) -> None: ...
 
 
+@runtime_checkable
+class ShowsWaiting(Protocol):
+    """An observer that also shows what is waited for."""
+
+    def waiting(self, others: Mapping[str, int]) -> None: ...
+
+
 class Observers:
     """All observers as one; what they raise is printed once each and stops nothing."""
 
@@ -41,6 +48,12 @@ class Observers:
                     self._complain(observer, error)
 
         return tell
+
+    def waiting(self, others: Mapping[str, int]) -> None:
+        """Tell those who show it how many cells other drivers have in hand that this one waits for."""
+        for observer in self._observers:
+            if isinstance(observer, ShowsWaiting):
+                observer.waiting(others)
 
     def _complain(self, observer: Observer, error: Exception) -> None:
         if id(observer) not in self._complained:

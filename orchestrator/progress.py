@@ -45,6 +45,7 @@ class Progress:
         self._settled: set[str] = set()
         self._spoke_at = -EVERY_S
         self._spoke_of = ""
+        self._waited_at = -EVERY_S
         self._live: Any = None
 
     # What the study tells
@@ -105,6 +106,14 @@ class Progress:
             self._line(f"refused: {sentence}")
         if outcome.aborted:
             self._line(f"broken off by an error: {outcome.aborted}")
+
+    def waiting(self, others: Mapping[str, int]) -> None:
+        """Say what other drivers have in hand, unless somebody was told something a moment ago."""
+        now = self._clock()
+        if others and now - max(self._spoke_at, self._waited_at) >= EVERY_S:
+            self._waited_at = now
+            for driver, count in sorted(others.items()):
+                self._line(f"waiting: {count} {'cell' if count == 1 else 'cells'} at work in driver {driver}")
 
     # Lines
 

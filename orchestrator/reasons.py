@@ -39,6 +39,9 @@ class Reason(StrEnum):
     ERROR = "error"
 
 
+TROUBLES = frozenset({Reason.NO_SPACE, Reason.STORAGE_AWAY})
+"""Trouble of a node or of the store, in which a cell has no part: it waits, and is computed again."""
+
 SENTENCES: dict[Reason, str] = {
     Reason.DONE: "its result is in the ledger",
     Reason.NEW: "no result yet",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from orchestrator.graph import CellSpec, Graph
@@ -17,6 +18,9 @@ Reduce = Callable[[CellSpec, Mapping[str, str]], CellSpec | None]
 LOSSES_ALLOWED = 3
 RECOMPUTATIONS_ALLOWED = 2
 FIRST_PAUSE_S, LONGEST_PAUSE_S, PATIENCE_S = 5.0, 60.0, 600.0
+TROUBLES_AT_LEAST = 3
+"""Fewer losses are no trouble that lasts, however long ago the first one was."""
+
 SETTLED = frozenset({Phase.DONE, Phase.FAILED, Phase.BLOCKED})
 LOST = frozenset({Phase.FAILED, Phase.BLOCKED})
 
@@ -40,6 +44,7 @@ class Schedule:
         self._unsettled = 0
         self._trainings = 0
         self._planned: dict[str, str] = {}
+        self._parked: list[tuple[float, str, Reason]] = []
         self.reduced: dict[str, CellSpec] = {}
         for order, spec in enumerate(graph):
             self._enter(order, spec, *states[spec.signature], retry_failed)
@@ -142,16 +147,25 @@ class Schedule:
         self.again(signature, reason)
         return True
 
-    def troubled(self, signature: str, now: float) -> float | None:
-        """A node or the store was in trouble: seconds until `again` should be called; None when that lasts too long."""
+    def troubled(self, signature: str, reason: Reason, now: float) -> bool:
+        """A node or the store was in trouble: the cell waits for a while; False when that lasts too long already."""
         entry = self._entries[self._key(signature)]
+        if entry.phase is not Phase.RUNNING:
+            return True
         if entry.troubled_since is None:
             entry.troubled_since = now
-        if now - entry.troubled_since > PATIENCE_S:
-            return None
+        if now - entry.troubled_since > PATIENCE_S and entry.pauses >= TROUBLES_AT_LEAST - 1:
+            return False
         pause_s = min(FIRST_PAUSE_S * 2.0**entry.pauses, LONGEST_PAUSE_S)
         entry.pauses += 1
-        return pause_s
+        heapq.heappush(self._parked, (now + pause_s, signature, reason))
+        return True
+
+    def unpark(self, now: float) -> None:
+        """Put cells back among those that wait whose pause after such a trouble is over."""
+        while self._parked and self._parked[0][0] <= now:
+            _, signature, reason = heapq.heappop(self._parked)
+            self.again(signature, reason)
 
     def recompute(self, producer: str, reason: Reason) -> bool:
         """A published input is corrupt: compute it again; False when that was done often enough."""

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
-from dataclasses import replace
 
 from orchestrator.backends import Backend, InlineBackend, RayBackend, Refused
-from orchestrator.claims import Claims
+from orchestrator.claims import WAITING_S, Claims
 from orchestrator.execution import Execution
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Ledger, Status
 from orchestrator.observers import Observer, Observers
 from orchestrator.outcome import ALL_DONE, REFUSED, WITH_FAILURES, Exclusions, Outcome
 from orchestrator.ready import Phase, Task
-from orchestrator.reasons import SENTENCES, Reason, State
+from orchestrator.reasons import SENTENCES, TROUBLES, Reason, State
 from orchestrator.schedule import Reduce, Schedule
 from orchestrator.signals import StopFlag, stop_on_signals
 from orchestrator.stages import STAGES, Stage, with_requests
+from orchestrator.storage import Storage
 from orchestrator.trouble import StorageAway, StorageRefused, described
-from orchestrator.worker import Event, WorkOrder, placed, trouble_of
+from orchestrator.worker import Event, WorkOrder, placed, sentence, trouble_of
 
 __all__ = ["ALL_DONE", "REFUSED", "WITH_FAILURES", "Execution", "Observer", "Outcome", "new_driver", "run_study"]
 
 STOP_GRACE_S = 30.0
+MAY_HAVE_ENDED = TROUBLES | {Reason.LOST_PROCESS, Reason.ERROR}
+"""A cell that was lost for one of these may have been published before word of it was lost."""
 
 
 def run_study(
@@ -95,7 +96,6 @@ class _Study:
         self._done: list[str] = []
         self._excluded = Exclusions()
         self._running: dict[str, Reason] = {}
-        self._parked: list[tuple[float, str, Reason]] = []
         self._claims = Claims(ledger, driver, graph)
         self._was_shared = False
         self._twice: list[str] = []
@@ -160,32 +160,26 @@ class _Study:
 
     def _loop(self, backend: Backend) -> None:
         while not self._schedule.finished and not self._flag.is_set():
-            self._unpark()
-            self._claims.refresh()
+            self._schedule.unpark(time.monotonic())
+            self._claims.refresh(WAITING_S)
             self._was_shared |= self._claims.shared
-            for tasks in self._schedule.ready_by_kind():
-                for task in self._unclaimed(tasks):
-                    if not backend.room(task):
-                        break
-                    self._start(backend, task)
+            self._start_ready(backend)
+            if self._claims.shared:
+                ready = (task for tasks in self._schedule.ready_by_kind() for task in tasks)
+                self._tell.waiting(self._claims.waited_for(ready))
             if not self._schedule.trainings_left:
                 backend.no_more_trainings()
             backend.poll(self._handle)
 
-    def _unclaimed(self, tasks: Iterable[Task]) -> Iterator[Task]:
-        """Those tasks that are not in another driver's hands, this driver's own share first."""
-        for task in self._claims.in_order(tasks):
-            elsewhere = [spec for spec in task.cells if self._claims.elsewhere(spec.signature)]
-            if not elsewhere:
-                yield task
-            elif len(elsewhere) < len(task.cells):
-                yield replace(task, cells=tuple(spec for spec in task.cells if spec not in elsewhere))
-
-    def _unpark(self) -> None:
-        """Put cells back among those that wait once the pause after trouble of a node or the store is over."""
-        while self._parked and self._parked[0][0] <= time.monotonic():
-            _, signature, reason = heapq.heappop(self._parked)
-            self._schedule.again(signature, reason)
+    def _start_ready(self, backend: Backend) -> None:
+        """Start what there is room for and no other driver has in hand, this driver's own share first."""
+        for tasks in self._schedule.ready_by_kind():
+            for task in self._claims.in_order(tasks):
+                if not backend.room(task):
+                    break
+                free = self._claims.free(task)
+                if free is not None and not self._start(backend, free):
+                    return
 
     def _drain(self, backend: Backend) -> None:
         """After a stop: nothing new; what runs has `STOP_GRACE_S` to publish or to save its checkpoint."""
@@ -198,22 +192,35 @@ class _Study:
         while backend.busy() and time.monotonic() < until:
             backend.poll(self._handle)
 
-    def _start(self, backend: Backend, task: Task) -> None:
+    def _start(self, backend: Backend, task: Task) -> bool:
+        """Submit what the ledger doesn't have of a task; False when the ledger is away, so that nothing can start."""
         self._schedule.started(task)
-        reasons = {**task.reasons, **self._found(task)}
+        try:
+            reasons = {**task.reasons, **self._found(task)}
+        except StorageAway as error:
+            reason = Reason.STORAGE_AWAY
+            for spec in task.cells:
+                self._lost(spec, Event("lost", spec.signature, sentence=sentence(error)), reason)
+            return False
         cells = tuple(spec for spec in task.cells if self._schedule.phase(spec.signature) is Phase.RUNNING)
         if not cells:
-            return
+            return True
         self._claims.take(spec.signature for spec in cells)
         parents = {parent for spec in cells for parent in spec.parents}
         stage_of = {parent: self._graph.cells[parent].stage for parent in parents}
         self._running.update(reasons)
         storage = self._ledger.storage
         backend.submit(WorkOrder(storage, task.stage, cells, reasons, stage_of, self._driver, self._stop_path))
+        return True
 
     def _found(self, task: Task) -> dict[str, Reason]:
-        """What the ledger says of cells that the first survey didn't know, and of what others may have settled."""
-        asked = [spec for spec in task.cells if self._was_shared or spec.signature not in self._known]
+        """What the ledger says of cells that the first survey didn't know, and of what may be settled meanwhile."""
+        lost = {signature for signature, reason in task.reasons.items() if reason in MAY_HAVE_ENDED}
+        asked = [
+            spec
+            for spec in task.cells
+            if self._was_shared or spec.signature in lost or spec.signature not in self._known
+        ]
         if not asked:
             return {}
         found = self._ledger.survey(asked, full=self._ledger.storage.is_local)
@@ -223,11 +230,18 @@ class _Study:
             is_new = spec.signature not in self._known
             is_news = is_new or (status is not None and self._known[spec.signature] != status.attempt)
             self._known[spec.signature] = _attempt(status)
-            if is_news and status is not None and state is State.CACHED:
+            if is_news and status is not None and not self._was_shared and spec.signature in lost:
+                self._settled(spec, status)  # this driver's own: only the word of it was lost
+            elif is_news and status is not None and state is State.CACHED:
                 self._cached.append(spec.signature)
                 self._schedule.done(spec.signature)
                 self._finished(spec, status, True)
-            elif is_news and status is not None and state is State.FAILED and not self._execution.retry_failed:
+            elif (
+                is_news
+                and state is State.FAILED
+                and status is not None
+                and not (is_new and self._execution.retry_failed)
+            ):
                 self._schedule.failed(spec.signature, _why(found[spec.signature]))
                 self._finished(spec, status, True)
             elif is_new:
@@ -269,15 +283,10 @@ class _Study:
         self._finished(spec, status, False)
 
     def _lost(self, spec: CellSpec, event: Event, reason: Reason) -> None:
-        if reason in (Reason.NO_SPACE, Reason.STORAGE_AWAY):
-            now = time.monotonic()
-            pause_s = self._schedule.troubled(event.signature, now)
-            if pause_s is None:
+        if reason in TROUBLES:
+            if not self._schedule.troubled(event.signature, reason, time.monotonic()):
                 self._fail(spec, reason, f"{SENTENCES[reason]} for too long: {event.sentence}")
-            else:
-                heapq.heappush(self._parked, (now + pause_s, event.signature, reason))
-            return
-        if not self._schedule.lost(event.signature, reason):
+        elif not self._schedule.lost(event.signature, reason):
             what = "process was lost" if reason is Reason.LOST_PROCESS else "end could not be recorded"
             self._fail(spec, reason, f"its {what} again and again: {event.sentence}")
 
@@ -288,9 +297,12 @@ class _Study:
         self._fail(spec, Reason.INPUT_CORRUPT, f"its input {event.producer[:12]} is corrupt and stays so")
 
     def _fail(self, spec: CellSpec, reason: Reason, sentence: str) -> None:
+        ledger = self._ledger
+        if reason is Reason.STORAGE_AWAY:  # which was waited for long enough: this once, with little patience
+            ledger = Ledger(Storage(ledger.storage.root, ledger.storage.options))
         try:
-            attempt = self._ledger.begin(spec, reason, self._driver)
-            status = self._ledger.fail(attempt, reason, sentence, 0.0)
+            attempt = ledger.begin(spec, reason, self._driver)
+            status = ledger.fail(attempt, reason, sentence, 0.0)
         except OSError as error:  # said here and in the outcome; the next run finds it interrupted, and tries again
             if trouble_of(error) is None:
                 raise

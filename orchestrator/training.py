@@ -96,6 +96,16 @@ class _Release(Searcher):  # type: ignore[misc]
             self.closed = True
             self._queue.clear()
 
+    def lose_all(self, why: str) -> list[Event]:
+        """Everything released comes back as lost; nothing more is taken."""
+        with self._lock:
+            self.closed = True
+            left = [order for trial, order in self._live.items() if trial not in self._settled]
+            orders = [*left, *self._queue]
+            self._live.clear()
+            self._queue.clear()
+        return [Event("lost", order.cells[0].signature, sentence=why) for order in orders]
+
     def stages(self) -> list[Stage]:
         with self._lock:
             return [order.stage for order in (*self._live.values(), *self._queue)]
@@ -232,11 +242,12 @@ class TrainingRun:
         return self._release.stages()
 
     def poll(self) -> list[Event]:
-        if self._error is not None:
-            raise RuntimeError(f"Ray Tune ended by itself: {sentence(self._error)}") from self._error
+        ended = self._error  # looked at first: what it left behind is all there
         found = []
         while not self._release.events.empty():
             found.append(self._release.events.get())
+        if ended is not None:
+            found += self._release.lose_all(f"Ray Tune ended by itself: {sentence(ended)}")
         return found
 
     def running(self) -> bool:

@@ -98,6 +98,7 @@ _UNKNOWN_HOST = (
     "getaddrinfo failed",
 )
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL = ("No space left on device", "Disk quota exceeded")
 
 
 class StorageAway(OSError):
@@ -111,7 +112,7 @@ class StorageRefused(OSError):
 def no_room(error: BaseException) -> bool:
     """True when a disk or quota of this node is full, however the library that met it wraps that."""
     return any(
-        (isinstance(link, OSError) and link.errno in _NO_ROOM) or "No space left on device" in str(link)
+        (isinstance(link, OSError) and link.errno in _NO_ROOM) or any(words in str(link) for words in _FULL)
         for link in chain(error)
     )
 

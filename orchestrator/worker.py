@@ -312,11 +312,13 @@ class _Task:
         reason = trouble_of(error, self._scratch)
         if reason is None:
             return False
-        for signature, (attempt, _) in list(self._open.items()):
+        given_back = [attempt for attempt, _ in self._open.values()]
+        for signature in list(self._open):
             del self._open[signature]
-            with suppress(Exception):  # the next attempt says why
-                self._ledger.abandon(attempt, reason)
             self._emit(Event("lost", signature, reason=reason, sentence=sentence(error)))
+        with suppress(Exception):  # the next attempt says why; a store that is away is waited for only once
+            for attempt in given_back:
+                self._ledger.abandon(attempt, reason)
         return True
 
     def _let_go(self, why: Reason) -> None:

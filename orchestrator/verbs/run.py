@@ -131,7 +131,9 @@ def _say_end(outcome: Outcome) -> None:
     if len(excluded) > MOST_EXCLUSIONS:
         _say(f"and {len(excluded) - MOST_EXCLUSIONS} more; the report names them all")
     if outcome.computed_twice:
-        _say(f"{len(outcome.computed_twice)} cells were computed by another driver at the same time; its results stand")
+        count = len(outcome.computed_twice)
+        cells = "1 cell was" if count == 1 else f"{count} cells were"
+        _say(f"{cells} also computed by another driver (claimed within one heartbeat); the first results stand")
     counts = f"{len(outcome.cached)} cells cached, {len(outcome.done)} computed"
     failed = f", {len(outcome.failed)} failed, {len(outcome.blocked)} not reached" if outcome.failed else ""
     parts = f", {len(excluded)} parts of the data left out" if excluded else ""

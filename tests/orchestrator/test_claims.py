@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_driver import crowd, slow
 from fake_stages import STAGES, cell, graph
+from test_study_inline import Diary
 
 from orchestrator.claims import Claims
 from orchestrator.ledger import Ledger
+from orchestrator.progress import Progress
 from orchestrator.ready import Task
 from orchestrator.reasons import Reason, State
 from orchestrator.storage import Storage
@@ -124,6 +130,101 @@ def test_a_cell_that_two_computed_counts_once_and_is_counted(ledger: Ledger, mon
     assert (outcome.exit_code, outcome.computed_twice) == (0, ["one"])
     assert sorted(record.outcome for record in ledger.history("nap", spec.signature)) == ["done", "superseded"]
     assert ledger.artefact("nap", spec.signature, None).read_bytes("out.txt") == b"theirs"
+
+
+def test_a_failure_of_another_driver_is_taken_as_found_though_failures_are_retried(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other driver has tried it again just now: its word counts."""
+    one, two = cell("nap", "one", sleep_s=0.2), cell("nap", "two", raises="mine")
+    run_study(graph(two), ledger, INLINE, stages=STAGES)
+    other = Claims(ledger, "other", graph(one))
+    other.start()
+    begin = Ledger.begin
+
+    def fail_elsewhere(self: Ledger, spec: Any, reason: Reason, driver: str) -> Any:
+        if spec.name == "one":
+            self.fail(begin(self, two, Reason.RETRY_REQUESTED, "other"), Reason.ERROR, "theirs", 0.1)
+        return begin(self, spec, reason, driver)
+
+    monkeypatch.setattr(Ledger, "begin", fail_elsewhere)
+    outcome = run_study(graph(one, two), ledger, replace(INLINE, retry_failed=True), stages=STAGES, driver="mine")
+    other.close()
+    assert outcome.failed == {two.signature: "theirs"}
+    assert len(ledger.history("nap", two.signature)) == 2
+
+
+def test_a_driver_whose_cells_are_all_in_other_hands_says_so_and_seldom_asks(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = cell("nap", "one")
+    other = Claims(ledger, "other", graph(spec))
+    other.start()
+    other.take([spec.signature])
+    looks: list[float] = []
+    peers = Ledger.peers
+
+    def look(self: Ledger, driver: str, max_age_s: float) -> Any:
+        looks.extend([time.monotonic()] if driver == "mine" else [])
+        return peers(self, driver, max_age_s)
+
+    class Told(Diary):
+        def waiting(self, others: Mapping[str, int]) -> None:
+            self.lines.append(("waiting", dict(others)))
+
+    monkeypatch.setattr("orchestrator.claims.WAITING_S", 0.8)
+    monkeypatch.setattr("orchestrator.study.WAITING_S", 0.8)
+    monkeypatch.setattr(Ledger, "peers", look)
+
+    def finish() -> None:
+        attempt = ledger.begin(spec, Reason.NEW, "other")
+        (attempt.out_dir / "out.txt").write_text("theirs")
+        ledger.publish(attempt, attempt.out_dir, {}, 0.1)
+        other.close()
+
+    threading.Timer(2.5, finish).start()
+    diary = Told()
+    outcome = run_study(graph(spec), ledger, INLINE, [diary], stages=STAGES, driver="mine")
+    assert (outcome.exit_code, outcome.done, outcome.cached) == (0, [], [spec.signature])
+    assert ("waiting", {"other": 1}) in diary.lines
+    assert ("finished", "one", "done", True) in diary.lines
+    assert len(ledger.history("nap", spec.signature)) == 1
+    assert len(looks) <= 8
+
+
+def test_cells_at_work_elsewhere_are_shown_now_and_then() -> None:
+    now, out = [100.0], io.StringIO()
+    progress = Progress(out, terminal=False, clock=lambda: now[0])
+    for _ in range(3):
+        progress.waiting({"b": 2, "a": 1})
+        progress.waiting({})
+        now[0] += 6.0
+    assert (
+        out.getvalue().splitlines()
+        == [
+            "waiting: 1 cell at work in driver a",
+            "waiting: 2 cells at work in driver b",
+        ]
+        * 2
+    )
+
+
+def test_a_beat_that_hangs_holds_nobody_up(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, hangs, beats = Claims(ledger, "mine", graph(cell("nap", "one"))), threading.Event(), threading.Event()
+
+    def beat(*values: Any) -> None:
+        beats.set()
+        hangs.wait(20)
+
+    monkeypatch.setattr(Ledger, "heartbeat", beat)
+    thread = threading.Thread(target=mine._beat)
+    thread.start()
+    assert beats.wait(10)
+    mine.take(["a"])
+    mine.drop("a")
+    assert thread.is_alive()
+    hangs.set()
+    thread.join()
 
 
 @pytest.mark.processes

@@ -194,6 +194,33 @@ def test_a_training_that_got_further_is_not_worn_out_by_losses() -> None:
         assert plan.lost(base.signature)
 
 
+def test_trouble_is_waited_out_longer_and_longer_and_given_up_after_minutes_of_it() -> None:
+    base = cell("base", "b")
+    plan = schedule(graph(base))
+    now, pauses = 0.0, []
+    while True:
+        plan.started(plan.ready()[0])
+        if not plan.troubled(base.signature, Reason.NO_SPACE, now):
+            break
+        since = now
+        while not plan.ready():
+            now += 1.0
+            plan.unpark(now)
+        assert plan.ready()[0].reasons == {base.signature: Reason.NO_SPACE}
+        pauses.append(now - since)
+    assert pauses[:6] == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+    assert 600 < now < 700
+
+
+def test_two_troubles_far_apart_are_none_that_lasts() -> None:
+    base = cell("base", "b")
+    plan = schedule(graph(base))
+    for now in (0.0, 3600.0):
+        plan.started(plan.ready()[0])
+        assert plan.troubled(base.signature, Reason.STORAGE_AWAY, now)
+        plan.unpark(now + 60.0)
+
+
 def test_fan_out_gets_what_trainings_leave() -> None:
     base, nap = STAGES["base"], STAGES["nap"]
     assert fan_out_room({"CPU": 8.0}, [base] * 3, [nap] * 2) == {"CPU": 3}

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from fake_stages import STAGES, cell, graph
 
+from orchestrator import backends
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Ledger, Status
 from orchestrator.reasons import Reason, State
 from orchestrator.storage import Storage
 from orchestrator.study import Execution, Outcome, run_study
 from orchestrator.trouble import StorageAway
+from orchestrator.worker import Emit, Event, WorkOrder
 
 INLINE = Execution(inline=True)
 
@@ -338,3 +340,39 @@ def test_a_ledger_that_stays_away_gives_no_false_done(ledger: Ledger, monkeypatc
     assert "the ledger did not answer for too long" in outcome.failed[spec.signature]
     monkeypatch.undo()
     assert ledger.survey([spec], full=True)[spec.signature][:2] == (State.TO_DO, Reason.INTERRUPTED)
+
+
+def test_a_ledger_that_is_away_when_something_should_start_is_waited_for(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.schedule.FIRST_PAUSE_S", 0.1)
+    ledger.heartbeat("other")  # so that the ledger is asked before anything starts
+    survey, asked = Ledger.survey, iter([True, False, True, True])
+
+    def away(self: Ledger, *values: Any, **named: Any) -> Any:
+        if next(asked, True):
+            return survey(self, *values, **named)
+        raise StorageAway("it does not answer")
+
+    monkeypatch.setattr(Ledger, "survey", away)
+    planned = small_study()
+    outcome = run_study(planned, ledger, INLINE, stages=STAGES)
+    assert (outcome.exit_code, outcome.aborted, len(outcome.done)) == (0, None, len(planned))
+
+
+def test_a_result_whose_word_was_lost_is_not_computed_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is lost after it published and before the driver heard of it."""
+    execute, lost = backends.execute, iter([True])
+
+    def forgetful(order: WorkOrder, emit: Emit, should_stop: Any) -> None:
+        def tell(event: Event) -> None:
+            is_lost = event.kind == "settled" and next(lost, False)
+            emit(Event("lost", event.signature, sentence="its node died") if is_lost else event)
+
+        execute(order, tell, should_stop)
+
+    monkeypatch.setattr(backends, "execute", forgetful)
+    spec = cell("base", "b", steps=3)
+    outcome = run_study(graph(spec), ledger, INLINE, stages=STAGES)
+    assert (outcome.exit_code, outcome.done, outcome.computed_twice) == (0, [spec.signature], [])
+    assert [record.outcome for record in ledger.history("base", spec.signature)] == ["done"]
