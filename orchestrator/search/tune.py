@@ -76,7 +76,23 @@ def _nothing() -> None:
     """What Tune pickles of settings, for a restore that is never made."""
 
 
-class _Search(OptunaSearch):  # type: ignore[misc]
+class _Forgetful:
+    """Tune saves and pickles its settings for a restore that is never made: a search is resumed from the ledger."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_nothing, ())
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise RuntimeError("Tune is never restored: a search resumes from the ledger, by the same command")
+
+
+class _Search(_Forgetful, OptunaSearch):  # type: ignore[misc]
     """Optuna's study lives in memory, and is rebuilt from the ledger's records at every start."""
 
     def __init__(self, trials: StageTrials) -> None:
@@ -128,25 +144,12 @@ class _Search(OptunaSearch):  # type: ignore[misc]
         told = sampler.frozen(self._host.run.trials[number], self._host.run.search.space)
         self._ot_study.tell(self._ot_trials[trial_id], told.value, state=told.state)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_nothing, ())
+
+class _Limiter(_Forgetful, ConcurrencyLimiter):  # type: ignore[misc]
+    """At most so many trials at once."""
 
 
-class _Limiter(ConcurrencyLimiter):  # type: ignore[misc]
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_nothing, ())
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: a search is resumed from the ledger, never from Tune."""
-
-    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Nothing: see `save`."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        raise RuntimeError("Tune is never restored: a search resumes from the ledger, by the same command")
-
-
-class _Asha(ASHAScheduler):  # type: ignore[misc]
+class _Asha(_Forgetful, ASHAScheduler):  # type: ignore[misc]
     """ASHA that knows what earlier runs of the search measured; its rungs have no other way in, hence private names."""
 
     def __init__(self, trials: StageTrials) -> None:
@@ -169,9 +172,6 @@ class _Asha(ASHAScheduler):  # type: ignore[misc]
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         return True
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_nothing, ())
 
 
 class Tuning:
