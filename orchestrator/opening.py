@@ -40,7 +40,7 @@ class Study:
     @property
     def scope(self) -> Graph:
         """Whatever a run may compute; of a search one trial's cells stand for those of all."""
-        return self.graph if self.search is None else self.search.base.graph
+        return self.graph if self.search is None else self.search.sample.graph
 
     def now(self) -> Study:
         """The study as it is by now: a search may have more trials."""

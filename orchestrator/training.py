@@ -1,4 +1,4 @@
-"""The only room that knows Ray Tune: one run of trials that are released when their inputs are done."""
+"""The trainings of a study in Ray Tune: one run of trials that are released when their inputs are done."""
 
 from __future__ import annotations
 

@@ -21,8 +21,13 @@ ONE_ROOM = {
     "fsspec": {"orchestrator/storage.py"},
     "s3fs": {"orchestrator/storage.py"},
     "mlflow": {"orchestrator/tracking.py"},
-    "optuna": {"orchestrator/training.py"},
-    "ray": {"orchestrator/cluster.py", "orchestrator/jobs.py", "orchestrator/training.py"},
+    "optuna": {"orchestrator/search/sampler.py"},
+    "ray": {
+        "orchestrator/cluster.py",
+        "orchestrator/jobs.py",
+        "orchestrator/training.py",
+        "orchestrator/search/tune.py",
+    },
 }
 HEAVY = {"torch", "mne", "scipy", "ray", "mlflow", "matplotlib"}
 
@@ -76,10 +81,11 @@ def modules_after(arguments: list[str], cwd: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("verb", ["plan", "status"])
-def test_planning_loads_nothing_heavy(verb: str, tmp_path: Path) -> None:
-    demo = str(ROOT / "experiments/demo.yaml")
-    modules = modules_after([verb, demo, "--ledger", str(tmp_path / "results")], tmp_path)
-    assert not modules & {"torch", "ray", "mlflow", "mne"}
+@pytest.mark.parametrize("experiment", ["demo", "search_noise_level"])
+def test_planning_loads_nothing_heavy(verb: str, experiment: str, tmp_path: Path) -> None:
+    path = str(ROOT / f"experiments/{experiment}.yaml")
+    modules = modules_after([verb, path, "--ledger", str(tmp_path / "results")], tmp_path)
+    assert not modules & {"torch", "ray", "mlflow", "mne", "optuna"}
 
 
 def test_explaining_loads_nothing_heavy(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ class Search:
                 f"{self.objective.needs}"
             )
         self._check_reach()
+        self.sample = self._try({dimension.key: dimension.first for dimension in self.space}) or self.base
         self.records = Records(ledger.storage, self._signature())
 
     @property
@@ -174,16 +175,15 @@ class Search:
             )
 
     def _signature(self) -> str:
-        """Names the search: its settings, the science it starts from, and (by a first trial's cells) data and code."""
+        """Names the search: its settings, the science it starts from, and (by a sample's cells) data and code."""
         science = needed(self.experiment.science, self.objective).model_dump(mode="json")
         for dimension in self.space:
             _drop(science, dimension.key.split("."))
-        first = self._try({dimension.key: dimension.first for dimension in self.space}) or self.base
         content = {
             "search": self.config.model_dump(mode="json", exclude={"n_trials", "concurrent"}),
             "objective": self.objective.name,
             "science": science,
-            "cells": sorted(_signatures(first)),
+            "cells": sorted(_signatures(self.sample)),
         }
         return hashlib.blake2b(canonical_json(content).encode(), digest_size=16).hexdigest()
 

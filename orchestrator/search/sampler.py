@@ -72,6 +72,12 @@ def frozen(trial: records.Trial, space: Sequence[Dimension]) -> FrozenTrial:
     )
 
 
+def tell(study: optuna.Study, asked: optuna.Trial, trial: records.Trial) -> None:
+    """Tell a live study what became of a trial; of one that was stopped early it knows the scores on the way."""
+    value = trial.value if trial.state is records.TrialState.COMPLETE else None
+    study.tell(asked, value, state=_STATES[trial.state])
+
+
 def distributions(space: Sequence[Dimension]) -> dict[str, BaseDistribution]:
     """The space in Optuna's words; choices by their canonical JSON, for Optuna takes no lists."""
     return {one.key: _distribution(one) for one in space}

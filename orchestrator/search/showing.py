@@ -100,7 +100,7 @@ def summary(search: Search, trials: Sequence[Trial]) -> list[str]:
     if leader is not None:
         lines.append(f"best so far: trial {leader.number}, {scored(search, leader)}: {settings_text(leader.settings)}")
     elif not trials:
-        lines.append(f"a trial needs up to {len(search.base.graph)} cells; what trials share is computed once")
+        lines.append(f"a trial needs about {len(search.sample.graph)} cells; what trials share is computed once")
     return lines
 
 

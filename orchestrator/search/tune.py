@@ -8,6 +8,7 @@ import queue
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +33,9 @@ from orchestrator.worker import Event, Pruned, WorkOrder, execute, sentence, sto
 SHARE = "share_of_steps"
 GRACE, FACTOR = 10, 3
 """ASHA judges at 10, 30 and 90 per cent of a trial's own steps; of those judged so far the best third goes on."""
+
+os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "300")
+"""How long a process that is handed on waits until the trial that was stopped in it has said so in the ledger."""
 
 LOSSES_ALLOWED = 3
 PAUSE_S = 5.0
@@ -70,13 +74,31 @@ def train(config: dict[str, Any]) -> None:
             raise Pruned from None
 
     execute(replace(order, reasons={cell.signature: reason}), emit, stop_marker(order.storage, order.stop_path))
+    if over:
+        raise SystemExit  # a return would be reported, to nobody, and the process could not go on with another trial
 
 
 def _nothing() -> None:
     """What Tune pickles of settings, for a restore that is never made."""
 
 
-class _Search(OptunaSearch):  # type: ignore[misc]
+class _Forgetful:
+    """Tune saves and pickles its settings for a restore that is never made: a search is resumed from the ledger."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_nothing, ())
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise RuntimeError("Tune is never restored: a search resumes from the ledger, by the same command")
+
+
+class _Search(_Forgetful, OptunaSearch):  # type: ignore[misc]
     """Optuna's study lives in memory, and is rebuilt from the ledger's records at every start."""
 
     def __init__(self, trials: StageTrials) -> None:
@@ -90,8 +112,26 @@ class _Search(OptunaSearch):  # type: ignore[misc]
         self._numbers: dict[str, int] = {}
         self._ended: dict[str, Event] = {}
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.trouble: Exception | None = None
 
     def suggest(self, trial_id: str) -> Any:
+        return self._guarded(self._suggest, trial_id)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._guarded(self._take, trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self._guarded(self._complete, trial_id, result, error)
+
+    def _guarded(self, act: Callable[..., Any], *values: Any) -> Any:
+        """Keep what goes wrong here: Tune would take it for an error of the trial, and try that again."""
+        try:
+            return act(*values)
+        except Exception as error:
+            self.trouble = self.trouble or error
+            raise
+
+    def _suggest(self, trial_id: str) -> Any:
         found = self._host.next()
         if isinstance(found, str):
             return Searcher.FINISHED if found == ALL_ASKED else None
@@ -101,7 +141,7 @@ class _Search(OptunaSearch):  # type: ignore[misc]
         self._numbers[trial_id] = trial.number
         return {"order": Box(order), "trial": trial.number}
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+    def _take(self, trial_id: str, result: dict[str, Any]) -> None:
         box = result.get("events")
         for event in box.content if box is not None else ():
             if event.kind in ("settled", "stopped"):
@@ -111,9 +151,9 @@ class _Search(OptunaSearch):  # type: ignore[misc]
             self._host.reported(self._numbers[trial_id], result[SHARE], result[VALIDATION_LOSS])
             self._ot_trials[trial_id].report(result[VALIDATION_LOSS], result[SHARE])
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def _complete(self, trial_id: str, result: dict[str, Any] | None, error: bool) -> None:
         if result is not None and trial_id not in self._ended:
-            self.on_trial_result(trial_id, result)
+            self._take(trial_id, result)
         number, ended = self._numbers[trial_id], self._ended.get(trial_id)
         if ended is not None and ended.status is not None:
             self._host.settled(number, ended.status)
@@ -125,28 +165,14 @@ class _Search(OptunaSearch):  # type: ignore[misc]
         else:
             self.events.put(Event("stopped", self._host.live[number], reason=Pruned.reason))
             self._host.pruned(number)
-        told = sampler.frozen(self._host.run.trials[number], self._host.run.search.space)
-        self._ot_study.tell(self._ot_trials[trial_id], told.value, state=told.state)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_nothing, ())
+        sampler.tell(self._ot_study, self._ot_trials[trial_id], self._host.run.trials[number])
 
 
-class _Limiter(ConcurrencyLimiter):  # type: ignore[misc]
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_nothing, ())
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: a search is resumed from the ledger, never from Tune."""
-
-    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Nothing: see `save`."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        raise RuntimeError("Tune is never restored: a search resumes from the ledger, by the same command")
+class _Limiter(_Forgetful, ConcurrencyLimiter):  # type: ignore[misc]
+    """At most so many trials at once."""
 
 
-class _Asha(ASHAScheduler):  # type: ignore[misc]
+class _Asha(_Forgetful, ASHAScheduler):  # type: ignore[misc]
     """ASHA that knows what earlier runs of the search measured; its rungs have no other way in, hence private names."""
 
     def __init__(self, trials: StageTrials) -> None:
@@ -169,9 +195,6 @@ class _Asha(ASHAScheduler):  # type: ignore[misc]
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         return True
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_nothing, ())
 
 
 class Tuning:
@@ -217,8 +240,9 @@ class Tuning:
         return self._thread.is_alive()
 
     def poll(self) -> list[Event]:
-        if self._error is not None:
-            raise RuntimeError(f"Ray Tune ended by itself: {sentence(self._error)}") from self._error
+        error = self._search.trouble or self._error
+        if error is not None:
+            raise RuntimeError(f"Ray Tune ended by itself: {sentence(error)}") from error
         found = []
         while not self._search.events.empty():
             found.append(self._search.events.get())

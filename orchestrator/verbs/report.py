@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.opening import Study
 from orchestrator.report import Report, build
 from orchestrator.report.results import SearchResults
+from orchestrator.search.objective import OBJECTIVES, judges
 from orchestrator.search.plan import Search
 from orchestrator.search.records import peeked
 from orchestrator.search.showing import EXPLORATORY, best, command, csv_rows, scored, settings_text, summary, table
@@ -30,9 +31,9 @@ def caution(study: Study) -> str:
     """Why what this study says of EEG is exploratory; empty when it isn't."""
     if study.search is not None:
         return EXPLORATORY if study.search.exploratory else ""
-    tested = {cell.signature for cell in study.graph if cell.stage == "trf" and cell.labels.get("tested") == "true"}
-    tested -= {key for key, cell in study.graph.cells.items() if cell.labels.get("subject", "").startswith("canary-")}
-    peek = peeked(study.ledger.storage, tested)
+    tested = judges(study.graph, OBJECTIVES["delta_r"])
+    listeners = {cell.signature for cell in tested if not cell.labels["subject"].startswith("canary-")}
+    peek = peeked(study.ledger.storage, listeners)
     if peek is None:
         return ""
     return (

@@ -71,7 +71,10 @@ LEVELS = "surprisal.noise_levels"
     ("changes", "sentence"),
     [
         ({"search.space": {"surprisal.noise_level": [0.1, 0.2]}}, "did you mean 'noise_levels'?"),
-        ({"search.space": {LEVELS: {"low": 0, "high": 1.5}}}, "noise_levels.0 = 1.5: input should be less than or equal"),
+        (
+            {"search.space": {LEVELS: {"low": 0, "high": 1.5}}},
+            "noise_levels.0 = 1.5: input should be less than or equal",
+        ),
         ({"search.space": {LEVELS: {"low": 0, "hihg": 1}}}, "unknown key 'hihg'; did you mean 'high'?"),
         ({"search.space": {LEVELS: {"low": 0.5, "high": 0.5}}}, "low 0.5 is not below high 0.5"),
         ({"search.space": {LEVELS: {"low": 0, "high": 1, "log": True}}}, "log needs a low above 0"),
@@ -81,7 +84,10 @@ LEVELS = "surprisal.noise_levels"
         ({"search.space": {"autoencoder.bottleneck": ["tanh", "layrnorm"]}}, "did you mean 'layernorm'?"),
         ({"search.space": {"flow.batch_size": {"low": 1.5, "high": 4}}}, "takes whole numbers; low is 1.5"),
         ({"search.space": {"flow": [{}, {"steps": 3}]}}, "'flow' is a section; name one of its keys (size, steps"),
-        ({"search.space": {"reconstruction.n_draws": [1, 2]}}, "'reconstruction.n_draws' makes no difference to pitch_rho"),
+        (
+            {"search.space": {"reconstruction.n_draws": [1, 2]}},
+            "'reconstruction.n_draws' makes no difference to pitch_rho",
+        ),
         ({"search.objective": "pitch_roh"}, "did you mean 'pitch_rho'?"),
         ({"search.objective": "delta_r"}, "delta_r is not measured in this study: it needs an eeg section"),
         ({"search.over": "flow", "search.objective": "pitch_rho"}, "judged by its validation loss; remove the key"),
