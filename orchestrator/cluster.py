@@ -12,6 +12,8 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # read on import: whoever lost its Ray must not join any other it finds
+
 import ray
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray.exceptions import RayError

@@ -1,4 +1,6 @@
-"""A driver process for tests: ``fake_driver.py LEDGER STUDY [--inline] [--modules]``; prints what happens.
+"""A driver process for tests: ``fake_driver.py LEDGER STUDY [--inline] [--modules] [--address=RAY]``.
+
+Prints what happens.
 
 ``FAKE_EXPIRES_S`` shortens the time after which a silent driver is taken for dead.
 """
@@ -75,6 +77,12 @@ def slow() -> Graph:
     return graph(nap, cell("latents", "l", {"nap": nap}))
 
 
+def nodes() -> Graph:
+    """Two trainings and two naps, all at work at once on four CPUs."""
+    bases = [cell("base", f"b{index}", steps=30, step_s=0.25) for index in range(2)]
+    return graph(*bases, *(cell("nap", f"n{index}", sleep_s=8.0) for index in range(2)))
+
+
 class Steps:
     """Prints what happens, for the test to react to."""
 
@@ -98,10 +106,10 @@ def main() -> int:
     root, study, *options = sys.argv[1:]
     claims.EXPIRES_S = float(os.environ.get("FAKE_EXPIRES_S", claims.EXPIRES_S))
     claims.HEARTBEAT_S = min(claims.HEARTBEAT_S, claims.EXPIRES_S / 4)
-    plan = {"small": small, "training": training, "mixed": mixed, "crowded": crowded, "crowd": crowd, "slow": slow}[
-        study
-    ]()
-    execution = Execution(inline="--inline" in options, cpus=2)
+    studies = (small, training, mixed, crowded, crowd, slow, nodes)
+    plan = {function.__name__: function for function in studies}[study]()
+    address = next((option.removeprefix("--address=") for option in options if option.startswith("--address=")), None)
+    execution = Execution(inline="--inline" in options, cpus=2, address=address, shared_ledger=address is not None)
     outcome = run_study(plan, Ledger(Storage(root)), execution, [Steps()], stages=STAGES)
     if "--counts" in options:
         print("twice", len(outcome.computed_twice), "done", len(outcome.done), "cached", len(outcome.cached))

@@ -209,3 +209,22 @@ def test_threads_are_those_of_the_stage_and_given_back(monkeypatch: pytest.Monke
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
     assert [pool["num_threads"] for pool in threadpool_info()] == before
+
+
+def test_a_store_that_is_away_is_waited_for_once_however_many_cells_are_given_back(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    asked: list[int] = []
+
+    def away(*values: object, **named: object) -> None:
+        asked.append(len(told))
+        raise StorageAway("it does not answer")
+
+    monkeypatch.setattr(Ledger, "publish", away)
+    monkeypatch.setattr(Ledger, "abandon", away)
+    cells = [cell("level", f"l{index}") for index in range(4)]
+    order = WorkOrder(ledger.storage, STAGES["level"], tuple(cells), {c.signature: Reason.NEW for c in cells}, {}, "d")
+    execute(order, lambda event: told.extend([1] if event.kind == "lost" else []), lambda: False)
+    assert len(told) == 4
+    assert asked == [0, 4], "once to publish, and to abandon only when the driver has been told of all cells"
