@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.server
 import os
@@ -202,6 +203,39 @@ def test_a_pickle_takes_the_endpoint_along_and_no_secret() -> None:
     data = pickle.dumps(Storage("s3://bucket/prefix", options))
     assert b"hush" not in data
     assert pickle.loads(data).options == {"endpoint_url": "http://127.0.0.1:1"}
+
+
+def test_a_checkpoint_is_not_dropped_because_the_store_is_away(
+    proxy: ShakyProxy, s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(s3_root, {"endpoint_url": proxy.url}, patience_s=0.5)
+    checkpoints = Ledger(storage).checkpoints("flow", "ab" * 16, tmp_path / "scratch")
+    checkpoints.save(1, lambda folder: (folder / "count.txt").write_text("1"))
+    checkpoints.save(2, lambda folder: (folder / "count.txt").write_text("2"))
+    with monkeypatch.context() as patched:
+        read = Storage.read
+
+        def cut_then_read(this: Storage, path: str) -> bytes:
+            proxy.cut()
+            try:
+                return read(this, path)
+            finally:
+                proxy.mend()
+
+        patched.setattr(Storage, "read", cut_then_read)
+        with pytest.raises(StorageAway):
+            checkpoints.latest()
+    with monkeypatch.context() as patched:
+        patched.setattr(Storage, "get_file", lambda *_: _raise(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            checkpoints.latest()
+    found = checkpoints.latest()
+    assert found is not None
+    assert found[0] == 2
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 # A stage that makes light of it
