@@ -16,6 +16,7 @@ from orchestrator.status import dump
 from orchestrator.storage import Storage
 
 KEPT = 2
+_DAMAGED = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
 
 @dataclass(frozen=True)

@@ -167,9 +167,9 @@ class Experiment(Config):
 
     @model_validator(mode="after")
     def _paths_hold_no_secrets(self) -> Experiment:
-        secret = next(
-            (text for text in _texts([self.science.model_dump(), self.execution.ledger]) if has_user(text)), None
-        )
+        execution = self.execution
+        texts = _texts([self.science.model_dump(), execution.ledger, execution.s3_endpoint_url])
+        secret = next((text for text in texts if has_user(text)), None)
         if secret is not None:
             raise ValueError(
                 f"{redact(secret)}: a path is written into the ledger, so it can't hold a password; give it in the "

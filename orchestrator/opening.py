@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.manifest import resolve
 from orchestrator.planner import build
 from orchestrator.reading import UsageError, load_experiment
+from orchestrator.remote import s3_endpoint
 from orchestrator.standing import stand
 from orchestrator.storage import Storage
 from orchestrator.trouble import described
@@ -107,7 +107,7 @@ def open_ledger(root: str, s3_endpoint_url: str | None = None) -> Ledger:
     LedgerTrouble
         It cannot be read: no folder, no bucket, no rights, no credentials, no such protocol or host.
     """
-    endpoint = s3_endpoint_url or os.environ.get("ORCHESTRATOR_S3_ENDPOINT_URL")
+    endpoint = s3_endpoint(s3_endpoint_url)  # taken along to nodes whose environment doesn't name it
     storage = Storage(root, {"endpoint_url": endpoint} if endpoint else {})
     try:
         if storage.is_local and Path(storage.root).exists() and not Path(storage.root).is_dir():

@@ -11,8 +11,10 @@ from orchestrator.local_files import files_below
 from orchestrator.node_cache import NodeCache, default_folder
 from orchestrator.paths import local_folder
 from orchestrator.redaction import redact
-from orchestrator.storage import connect
+from orchestrator.remote import connect
 from orchestrator.trouble import ANSWER_PATIENCE_S, PATIENCE_S, patiently
+
+STREAM_TRIES = 8
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def open_outside(url: str, cache: NodeCache | None = None, options: Mapping[str,
         fs, path = connect(url, options or {})
         info = fs.info(path)
         if int(info.get("size") or 0) > cache.limit_bytes:
+            fs, path = connect(url, options or {}, fresh=True)
+            fs.retries = STREAM_TRIES  # read as the task goes on: nobody else can ask again
             return cast(BinaryIO, fs.open(path, "rb"))
         return cache.open(f"{url} {info.get('size')} {_version(info)}", lambda part: fs.get_file(path, str(part)))
 

@@ -16,6 +16,7 @@ from orchestrator.reasons import Reason
 from orchestrator.redaction import redact
 from orchestrator.report.results import States, simulates
 from orchestrator.tracking_errors import judge
+from orchestrator.trouble import StorageAway
 
 if TYPE_CHECKING:
     from orchestrator.ledger import Ledger, Status
@@ -143,7 +144,7 @@ class Tracking:
 
     def _missing(self) -> str:
         left = set(self._writer.left())
-        trainings = len(left - {"start", "points", "end", "report", "idle"})
+        trainings = len(left - {"start", "points", "end", "report", "trials", "idle"})
         parts = [f"{trainings} training{'s' if trainings > 1 else ''}"] if trainings else []
         parts += ["the report"] if "report" in left else []
         return " and ".join(parts or ["the end of this run"])
@@ -183,6 +184,8 @@ class Tracking:
             return live
         try:
             text = self._ledger.artefact(cell.stage, cell.signature, None).read_bytes("curve.csv").decode()
+        except StorageAway:
+            raise  # the curve is there, and is sent when it can be read
         except Exception:  # gone or damaged: the ledger's own survey says so, and computes it again
             return live
         return mirror.curve(text)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from orchestrator.redaction import redact
 
@@ -19,9 +20,12 @@ PATIENCE_S = 300.0
 ANSWER_PATIENCE_S = 15.0
 """The same where a person waits for an answer."""
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
+HURRY_PATIENCE_S = 3.0
+"""The same in a process that was asked to stop: what is saved then may meet a store that stumbles."""
 
-_hurry = threading.Event()
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
+ANNOUNCED_AFTER_S = 5.0
+_GLANCE_S = 0.1
 
 _REMEDIES = {
     "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY, ~/.aws/credentials or the role",
@@ -71,6 +75,11 @@ _TRANSIENT_NAMES = (
     "MetadataRetrievalError",
 )
 _TRANSIENT_CODES = {
+    "BadDigest",
+    "BandwidthLimitExceeded",
+    "IncompleteBody",
+    "InvalidPart",
+    "NoSuchUpload",
     "SlowDown",
     "ServiceUnavailable",
     "InternalError",
@@ -150,6 +159,11 @@ def refusal(error: BaseException) -> str | None:
     return None
 
 
+def has_no_reason(error: BaseException) -> bool:
+    """True for an answer that refuses without a body, as all to HEAD are: a listing refused says why."""
+    return any(_code(link)[0] in ("400", "401", "403", "BadRequest", "Forbidden") for link in chain(error))
+
+
 def unknown_host(error: BaseException) -> bool:
     """True when a host name could not be resolved: a slip of the pen, or a network that is down."""
     words = " ".join(f"{type(link).__name__} {link}" for link in chain(error))
@@ -168,27 +182,29 @@ def described(error: BaseException) -> str:
     return said or f"{type(error).__name__}: {_line(error)}"
 
 
+class _Process:
+    """What this process knows. `hurried` is a plain flag: it is set by a signal's handler, which must take no lock."""
+
+    hurried = False
+    given_up: ClassVar[set[str]] = set()
+    announced: ClassVar[set[str]] = set()
+    lock = threading.Lock()
+
+
 def hurry() -> None:
-    """End all waiting for stores in this process: it was asked to stop."""
-    _hurry.set()
-
-
-def hurried() -> bool:
-    return _hurry.is_set()
-
-
-def wait(seconds: float) -> bool:
-    """Sleep, but not once this process was asked to stop; True when it was."""
-    return _hurry.wait(seconds)
+    """End all long waiting for stores in this process: it was asked to stop."""
+    _Process.hurried = True
 
 
 def calm() -> None:
     """Waiting is allowed again: a new study begins in this process."""
-    _hurry.clear()
+    _Process.hurried = False
 
 
 def patiently(call: Callable[[], T], patience_s: float, where: str) -> T:
     """The result of `call`, tried again with longer and longer pauses while its errors are transient.
+
+    A store that was given up is waited for less long until it answers once, and not asked by a process that stops.
 
     Raises
     ------
@@ -197,23 +213,67 @@ def patiently(call: Callable[[], T], patience_s: float, where: str) -> T:
     StorageRefused
         The store says that this will never work.
     """
-    until = time.monotonic() + patience_s
-    pause_s = FIRST_PAUSE_S
+    if _Process.hurried and where in _Process.given_up:
+        raise StorageAway(f"{where}: it did not answer, and this process was asked to stop")
+    began, pause_s = time.monotonic(), FIRST_PAUSE_S
     while True:
         try:
-            return call()
-        except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-            if refusal(error) is None:
-                raise
-            raise StorageRefused(f"{where}: {refusal(error)}") from error
+            found = call()
         except Exception as error:
-            if not transient(error) or (patience_s <= ANSWER_PATIENCE_S and unknown_host(error)):
-                if refusal(error) is not None or unknown_host(error):
-                    raise StorageRefused(f"{where}: {described(error)}") from error
-                raise
-            if time.monotonic() + pause_s > until or wait(pause_s * (0.5 + random.random())):
+            _raise_lasting(error, patience_s, where)
+            waited_s = time.monotonic() - began
+            left_s = _patience_s(patience_s, where) - waited_s
+            if left_s <= 0:
+                if waited_s >= (HURRY_PATIENCE_S if _Process.hurried else ANSWER_PATIENCE_S):
+                    _Process.given_up.add(where)
                 raise StorageAway(f"{where}: {described(error)}") from error
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            if waited_s > ANNOUNCED_AFTER_S and patience_s > ANSWER_PATIENCE_S:
+                _announce(where, f"{described(error)} It is waited for.")
+        else:
+            _answers(where)
+            return found
+        _pause(min(left_s, pause_s * (0.5 + random.random())))
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def _raise_lasting(error: Exception, patience_s: float, where: str) -> None:
+    """Raise what waiting does not mend."""
+    if transient(error) and not (patience_s <= ANSWER_PATIENCE_S and unknown_host(error)):
+        return
+    if refusal(error) is not None or (unknown_host(error) and not isinstance(error, FileNotFoundError)):
+        raise StorageRefused(f"{where}: {described(error)}") from error
+    if isinstance(error, FileNotFoundError):
+        _answers(where)
+    raise error
+
+
+def _patience_s(patience_s: float, where: str) -> float:
+    if _Process.hurried:
+        return min(patience_s, HURRY_PATIENCE_S)
+    return min(patience_s, ANSWER_PATIENCE_S) if where in _Process.given_up else patience_s
+
+
+def _pause(seconds: float) -> None:
+    """Sleep, but not on once the process is asked to stop."""
+    until, hurried = time.monotonic() + seconds, _Process.hurried
+    while (left_s := until - time.monotonic()) > 0 and _Process.hurried is hurried:
+        time.sleep(min(left_s, _GLANCE_S))
+
+
+def _announce(where: str, what: str) -> None:
+    with _Process.lock:
+        if where not in _Process.announced:
+            _Process.announced.add(where)
+            sys.stderr.write(f"orchestrator: {where}: {what}\n")
+
+
+def _answers(where: str) -> None:
+    _Process.given_up.discard(where)
+    if where in _Process.announced:
+        with _Process.lock:
+            if where in _Process.announced:
+                _Process.announced.discard(where)
+                sys.stderr.write(f"orchestrator: {where}: it answers again.\n")
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

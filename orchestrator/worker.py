@@ -24,9 +24,10 @@ from orchestrator.reasons import Reason
 from orchestrator.redaction import redact
 from orchestrator.stages import Stage
 from orchestrator.storage import Storage
+from orchestrator.trouble import StorageAway
 from tasks.contract import Artefact, Cell, Context, Input, Result, Run, Stopped, TaskError
 
-STOP_CHECK_S = 1.0
+STOP_CHECK_S, STOP_CHECK_AWAY_S = 1.0, 15.0
 FULL_BELOW_BYTES = 2**20
 LONGEST_SENTENCE = 400
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -111,15 +112,16 @@ def trouble_of(error: BaseException, folder: Path | None = None) -> Reason | Non
 
 def stop_marker(storage: Storage, path: str) -> Callable[[], bool]:
     """True once the file `path` exists; asked often, it looks only every second."""
-    seen, looked = False, 0.0
+    seen, look_at, hasty = False, 0.0, storage.hasty()
 
     def should_stop() -> bool:
-        nonlocal seen, looked
-        now = time.monotonic()
-        if not seen and now - looked >= STOP_CHECK_S:
-            looked = now
-            with suppress(Exception):  # a store that is not reachable for a moment stops nothing
-                seen = storage.exists(path)
+        nonlocal seen, look_at
+        if not seen and time.monotonic() >= look_at:
+            try:
+                seen = hasty.exists(path)
+                look_at = time.monotonic() + STOP_CHECK_S
+            except Exception:  # a store that is not reachable for a while stops nothing, and holds up nothing
+                look_at = time.monotonic() + STOP_CHECK_AWAY_S
         return seen
 
     return should_stop
@@ -168,6 +170,7 @@ class _Task:
         self._open: dict[str, tuple[Attempt, Cell]] = {}
         self._artefacts: dict[str, Artefact] = {}
         self._corrupt: CorruptArtefact | None = None
+        self._away: StorageAway | None = None
         self._since = time.monotonic()
 
     def run(self) -> None:
@@ -230,7 +233,7 @@ class _Task:
         if self._corrupt is not None:
             self._recompute(self._corrupt)
             return True
-        if self._lose(error):
+        if self._lose(self._away or error):
             return True
         left = [signature for signature in signatures if signature in self._open]
         if len(signatures) > 1 and left:
@@ -245,9 +248,11 @@ class _Task:
         return cell
 
     def _take(self, result: Result) -> None:
-        """Publish or fail the cell of `result`, unless an input turned out to be corrupt while it was computed."""
+        """Publish or fail the cell of `result`, unless an input turned out to be corrupt, or could not be read."""
         if self._corrupt is not None and self._corrupt.signature in self._specs[result.signature].parents:
             raise self._corrupt
+        if self._away is not None:  # what it says of the part it could not read is no property of that part
+            raise self._away
         attempt, cell = self._open[result.signature]
         seconds, self._since = time.monotonic() - self._since, time.monotonic()
         if result.failure is None:
@@ -268,7 +273,11 @@ class _Task:
 
         def open_file(path: str) -> BinaryIO:
             url = path if "://" in path else os.path.join(self._order.folder, path)  # noqa: PTH118
-            return open_outside(url, options=self._order.storage.options)
+            try:
+                return open_outside(url, options=self._order.storage.options)
+            except StorageAway as error:
+                self._away = error
+                raise
 
         return Context(open_file, progress, self._should_stop, checkpoints)
 
@@ -286,13 +295,16 @@ class _Task:
         return self._artefacts[signature]
 
     def _watched(self, artefact: Artefact) -> Callable[[str], BinaryIO]:
-        """Remember a corrupt input even when the stage swallows the exception and names the part as broken."""
+        """Remember a corrupt input or a store that is away, even when the stage swallows that and names a part."""
 
         def open_(name: str) -> BinaryIO:
             try:
                 return artefact.open(name)
             except CorruptArtefact as error:
                 self._corrupt = error
+                raise
+            except StorageAway as error:
+                self._away = error
                 raise
 
         return open_

@@ -18,8 +18,8 @@ from orchestrator.storage import Storage
 ROOT = Path(__file__).parents[1]
 FORBIDDEN_IN_TASKS = {"orchestrator", "ray", "mlflow", "optuna", "fsspec", "s3fs"}
 ONE_ROOM = {
-    "fsspec": {"orchestrator/storage.py"},
-    "s3fs": {"orchestrator/storage.py"},
+    "fsspec": {"orchestrator/remote.py"},
+    "s3fs": {"orchestrator/remote.py"},
     "mlflow": {"orchestrator/tracking.py"},
     "optuna": {"orchestrator/search/sampler.py"},
     "ray": {

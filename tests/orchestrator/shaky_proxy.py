@@ -10,7 +10,10 @@ from urllib.parse import urlsplit
 
 
 class ShakyProxy:
-    """Passes bytes on to `target` while it is up; cut, it resets what is open and refuses what comes."""
+    """Passes bytes on to `target` while it is up; cut, it resets what is open and refuses what comes.
+
+    Silent, it takes everything and says nothing.
+    """
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)
@@ -18,6 +21,9 @@ class ShakyProxy:
         self._open: list[socket.socket] = []
         self._listening: socket.socket | None = None
         self._cut_after: int | None = None
+        self._away_s = 0.0
+        self._bytes_left: int | None = None
+        self.silent = False
         self.port = 0
         self.mend()
 
@@ -27,7 +33,9 @@ class ShakyProxy:
 
     def mend(self) -> None:
         """Listen again, at the same port."""
-        self._cut_after = None
+        if self._listening is not None:
+            return
+        self._cut_after = self._bytes_left = None
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", self.port))
@@ -43,15 +51,16 @@ class ShakyProxy:
             with suppress(OSError):
                 listening.shutdown(socket.SHUT_RDWR)
             listening.close()
-        for connection in self._open:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
+        _break(*self._open)
         self._open = []
 
-    def cut_after(self, requests: int) -> None:
-        """Cut in the midst of the request after that many more."""
-        self._cut_after = requests
+    def cut_after(self, requests: int, away_s: float) -> None:
+        """Cut in the midst of the request after that many more, and mend `away_s` later."""
+        self._cut_after, self._away_s = requests, away_s
+
+    def break_off_after(self, n_bytes: int) -> None:
+        """Break the connection, once, in the midst of an answer after that many bytes."""
+        self._bytes_left = n_bytes
 
     def _accept(self, listening: socket.socket) -> None:
         while True:
@@ -74,7 +83,25 @@ class ShakyProxy:
                 ):
                     self._cut_after -= 1
                     if self._cut_after < 0:
+                        self._cut_after = None
                         self.cut()
+                        timer = threading.Timer(self._away_s, self.mend)
+                        timer.daemon = True
+                        timer.start()
                         return
-                sink.sendall(data)
+                if not outward and self._bytes_left is not None:
+                    self._bytes_left -= len(data)
+                    if self._bytes_left < 0:
+                        self._bytes_left = None
+                        _break(source, sink)
+                        return
+                if not self.silent:
+                    sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
+
+
+def _break(*connections: socket.socket) -> None:
+    for connection in connections:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()

@@ -74,7 +74,7 @@ def test_patience_ends_with_one_kind_of_error(proxy: ShakyProxy, s3_root: str) -
     began = time.monotonic()
     with pytest.raises(StorageAway, match="does not answer"):
         storage.read("a")
-    assert 0.5 < time.monotonic() - began < 10
+    assert 0.5 < time.monotonic() - began < 30
 
 
 def test_a_process_that_was_asked_to_stop_waits_no_longer(proxy: ShakyProxy, s3_root: str) -> None:
@@ -87,7 +87,7 @@ def test_a_process_that_was_asked_to_stop_waits_no_longer(proxy: ShakyProxy, s3_
             storage.write("a", b"")
     finally:
         trouble.calm()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("requests", range(9))
@@ -96,8 +96,7 @@ def test_a_store_that_goes_away_while_a_result_is_published(shaky: Storage, prox
     attempt = ledger.begin(CELL, Reason.NEW, "driver")
     (attempt.out_dir / "one.bin").write_bytes(b"1" * 1000)
     (attempt.out_dir / "two.bin").write_bytes(b"2" * 1000)
-    proxy.cut_after(requests)
-    later(1.0, lambda: proxy.mend() if proxy._listening is None else None)
+    proxy.cut_after(requests, away_s=1.0)
     status = ledger.publish(attempt, attempt.out_dir, {"x": 1.0}, 0.1)
     assert status.attempt == attempt.id
     assert ledger.survey([CELL], full=True)[CELL.signature][:2] == (State.CACHED, Reason.DONE)
@@ -131,7 +130,7 @@ def test_a_missing_bucket_and_an_unknown_host_are_refused_at_once(
     monkeypatch.setenv("AWS_CONFIG_FILE", "none")
     with pytest.raises(LedgerTrouble, match="no credentials were found"):
         check_writable(open_ledger(s3_root))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 class _Says(http.server.BaseHTTPRequestHandler):
