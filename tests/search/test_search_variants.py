@@ -18,7 +18,6 @@ from orchestrator.search.showing import best, command
 from orchestrator.study import Execution
 
 
-
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Which cells were computed, one a line."""
