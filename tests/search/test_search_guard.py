@@ -113,7 +113,7 @@ def test_plan_status_and_report_show_the_trials(tmp_path: Path) -> None:
     rows = [line.split() for line in status if line.endswith("complete") and not line.startswith("search")]
     assert [row[1] for row in rows] == ["[0.3]", "[0.1]", "[0.5]"], "the best first"
     content = json.loads(call("status", tmp_path, BY_PITCH, "--json").stdout)["search"]
-    assert [trial["settings"] for trial in content["trials"]][0] == {"surprisal.noise_levels": [0.3]}
+    assert next(trial["settings"] for trial in content["trials"]) == {"surprisal.noise_levels": [0.3]}
     table = (tmp_path / "ledger/reports/fake/tables/trials.csv").read_text().splitlines()
     assert table[0] == "trial,surprisal.noise_levels,objective,value,state,why,cells"
     assert (tmp_path / "ledger/reports/fake/figures/search.png").stat().st_size > 1000
