@@ -37,6 +37,9 @@ LedgerRoot = Annotated[
 LedgerOption = Annotated[str | None, typer.Option("--ledger", help="folder or URL (s3://bucket/prefix) of the results")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 RetryOption = Annotated[str | None, typer.Option("--retry", help="'failed': try failed cells again")]
+ExploratoryOption = Annotated[
+    bool, typer.Option("--exploratory", help="let a search choose by delta_r, on held-out EEG")
+]
 JobArgument = Annotated[str, typer.Argument(help="the name that submit printed", metavar="JOB")]
 DASHBOARD_HELP = "URL of the cluster's dashboard; default: $RAY_API_SERVER_ADDRESS, or http://127.0.0.1:8265"
 DashboardOption = Annotated[str | None, typer.Option("--address", help=DASHBOARD_HELP, metavar="URL")]
@@ -51,9 +54,7 @@ def run(
     inline: Annotated[bool, typer.Option("--inline", help="every task in this process, without Ray")] = False,
     address: Annotated[str | None, typer.Option("--address", help="this node's Ray cluster; else a local Ray")] = None,
     retry: RetryOption = None,
-    exploratory: Annotated[
-        bool, typer.Option("--exploratory", help="let a search choose by delta_r, on held-out EEG")
-    ] = False,
+    exploratory: ExploratoryOption = False,
 ) -> None:
     """Compute what is not in the ledger yet, then report. The same command resumes."""
     _check_retry(retry)
@@ -71,13 +72,14 @@ def submit(
     ledger: LedgerOption = None,
     address: DashboardOption = None,
     retry: RetryOption = None,
+    exploratory: ExploratoryOption = False,
 ) -> None:
     """Run the study on a cluster from elsewhere: the driver runs on its head. Submitting again resumes."""
     _check_retry(retry)
     with _one_line_errors():
         from orchestrator.verbs.submit import submit as submit_verb
 
-        raise typer.Exit(submit_verb(experiment, overrides or (), ledger, address, retry))
+        raise typer.Exit(submit_verb(experiment, overrides or (), ledger, address, retry, exploratory))
 
 
 @app.command()

@@ -57,6 +57,18 @@ def load_experiment(path: str, overrides: Sequence[str] = ()) -> Loaded:
         raise UsageError(_explain(error, path)) from None
 
 
+def check_exploratory(experiment: Experiment, exploratory: bool) -> None:
+    """Choosing on held-out EEG has to be asked for in words, else `UsageError`."""
+    needed = experiment.search is not None and experiment.search.objective == "delta_r"
+    if needed and not exploratory:
+        raise UsageError(
+            "search.objective: delta_r chooses on held-out EEG, and tests on the same EEG are then biased; "
+            "--exploratory does it and marks every result EXPLORATORY"
+        )
+    if exploratory and not needed:
+        raise UsageError("--exploratory: only a search by delta_r needs it; remove it")
+
+
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)

@@ -10,7 +10,7 @@ from orchestrator.opening import Study, check_writable
 from orchestrator.planner_eeg import reduce
 from orchestrator.progress import Progress
 from orchestrator.provenance import RESUME
-from orchestrator.reading import UsageError
+from orchestrator.reading import check_exploratory
 from orchestrator.redaction import redact
 from orchestrator.report.results import some
 from orchestrator.search.plan import Search
@@ -27,7 +27,7 @@ BEAT_AT_MOST_S = 60.0
 
 def run(study: Study, inline: bool, address: str | None, retry_failed: bool, exploratory: bool = False) -> int:
     """Run the study to its end; returns the exit code: 0, 1 (failures), 3 (refused), 130 or 143 (stopped)."""
-    _guard(study, exploratory)
+    check_exploratory(study.experiment, exploratory)
     missing = sorted({cell.missing for cell in study.scope if cell.missing})
     if missing:
         for sentence in missing:
@@ -65,18 +65,6 @@ def run(study: Study, inline: bool, address: str | None, retry_failed: bool, exp
     except KeyboardInterrupt:
         return code if code == INTERRUPTED else _interrupted()
     return code
-
-
-def _guard(study: Study, exploratory: bool) -> None:
-    """Choosing on held-out EEG has to be asked for in words."""
-    needed = study.search is not None and study.search.exploratory
-    if needed and not exploratory:
-        raise UsageError(
-            "search.objective: delta_r chooses on held-out EEG, and tests on the same EEG are then biased; "
-            "run --exploratory does it and marks every result EXPLORATORY"
-        )
-    if exploratory and not needed:
-        raise UsageError("--exploratory: only a search by delta_r needs it; remove it")
 
 
 def _tags(study: Study) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cluster_file import ClusterFileMistake, read_cluster_file
 from orchestrator.experiment import ExecutionConfig
 from orchestrator.provenance import process_facts
-from orchestrator.reading import Loaded, UsageError, load_experiment
+from orchestrator.reading import Loaded, UsageError, check_exploratory, load_experiment
 from orchestrator.redaction import redact
 
 if TYPE_CHECKING:
@@ -34,9 +34,16 @@ class Command:
     files: Mapping[str, Path]
 
 
-def submit(path: str, overrides: Sequence[str], ledger: str | None, address: str | None, retry: str | None) -> int:
+def submit(
+    path: str,
+    overrides: Sequence[str],
+    ledger: str | None,
+    address: str | None,
+    retry: str | None,
+    exploratory: bool = False,
+) -> int:
     """Check what can be checked here, send the code, start the driver on the head; returns at once."""
-    options = () if retry is None else ("--retry", retry)
+    options = [*(() if retry is None else ("--retry", retry)), *(("--exploratory",) if exploratory else ())]
     command = prepare("run", path, overrides, ledger, options)
     from orchestrator.jobs import Jobs, JobTrouble
 
@@ -68,6 +75,8 @@ def prepare(verb: str, path: str, overrides: Sequence[str], ledger: str | None, 
     """The command for the head; `UsageError` for what would fail, be lost or be seen by others there."""
     given = [f"execution.ledger={ledger}", *overrides] if ledger is not None else list(overrides)
     loaded = load_experiment(path, given)
+    if verb == "run":
+        check_exploratory(loaded.experiment, "--exploratory" in options)
     words = [*_from_environment(loaded), *given]
     _refuse_secrets(path, words)
     _refuse_paths(loaded)

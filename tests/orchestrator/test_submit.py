@@ -68,6 +68,15 @@ def test_what_could_not_work_or_would_be_seen_is_refused(ledger: str | None, ove
     assert "pass@" not in str(caught.value)
 
 
+def test_a_search_on_eeg_is_asked_for_in_words_before_it_is_sent() -> None:
+    search = "search={objective: delta_r, space: {surprisal.noise_levels: [0.0, 0.5]}}"
+    words = [*ON_S3, "sweep=[]", "eeg.canaries=null", search]
+    with pytest.raises(UsageError, match="--exploratory does it"):
+        prepare("run", DEMO, words, "s3://bucket/prefix")
+    command = prepare("run", DEMO, words, "s3://bucket/prefix", ["--exploratory"])
+    assert command.words[-1] == "--exploratory"
+
+
 def test_a_password_in_the_file_would_travel_too(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(Path(DEMO).read_text() + "# postgresql://someone:s3cret@host/db\n")
