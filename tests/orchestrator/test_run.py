@@ -13,6 +13,7 @@ from fake_stages import cell, graph
 
 from orchestrator.experiment import ExecutionConfig
 from orchestrator.ledger import Ledger
+from orchestrator.opening import Study
 from orchestrator.storage import Storage
 from orchestrator.study import Outcome
 from orchestrator.verbs import run as verb
@@ -43,9 +44,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     ledger = Ledger(Storage(str(tmp_path / "ledger")))
     settings = ExecutionConfig(cpus=1, ledger="ledger")
     experiment = SimpleNamespace(name="s", execution=settings)
-    study: Any = SimpleNamespace(
-        experiment=experiment, graph=graph(cell("source", "s")), ledger=ledger, tracking_uri="", report_dir=tmp_path
-    )
+    study = Study(experiment, {}, graph(cell("source", "s")), ledger)  # type: ignore[arg-type]
     monkeypatch.setattr(sys, "argv", COMMAND)
 
     def give(value: Any) -> Callable[..., Any]:
@@ -58,7 +57,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     def call(outcome: Any, report: Any = None, on_close: Any = None) -> int:
         monkeypatch.setattr(verb, "run_study", give(outcome))
-        monkeypatch.setattr(verb, "build", give(report or SimpleNamespace(text="the report")))
+        monkeypatch.setattr(verb, "report_of", give(report or SimpleNamespace(text="the report")))
         monkeypatch.setattr(verb, "Tracking", Tracking(give(on_close)))
         return verb.run(study, inline=True, address=None, retry_failed=False)
 
