@@ -28,7 +28,7 @@ class Tracking:
     def __init__(self, on_close: Callable[[], None] = lambda: None) -> None:
         self._on_close = on_close
 
-    def __call__(self, *values: Any) -> Tracking:
+    def __call__(self, *values: Any, **named: Any) -> Tracking:
         return self
 
     def report_built(self, report: Any) -> None: ...
