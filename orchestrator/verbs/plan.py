@@ -29,7 +29,7 @@ def plan(study: Study, wants_json: bool, everything: bool, show_config: bool) ->
         lines += _search_lines(study.search)
     if show_config:
         lines += _config_lines(study)
-    lines += _table(graph, states)
+    lines += _table(graph, states) if len(graph) else []
     lines += [f"note: {sentence}" for sentence in graph.notes]
     lines += _named(graph, states, everything) if study.search is None or len(graph) else []
     return "\n".join(lines)
