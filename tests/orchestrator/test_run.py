@@ -43,7 +43,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The verb on a study whose outcome, report and tracking are given; exceptions among them are raised."""
     ledger = Ledger(Storage(str(tmp_path / "ledger")))
     settings = ExecutionConfig(cpus=1, ledger="ledger")
-    experiment = SimpleNamespace(name="s", execution=settings)
+    experiment = SimpleNamespace(name="s", execution=settings, search=None)
     study = Study(experiment, {}, graph(cell("source", "s")), ledger)  # type: ignore[arg-type]
     monkeypatch.setattr(sys, "argv", COMMAND)
 
