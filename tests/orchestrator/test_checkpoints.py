@@ -139,3 +139,19 @@ def test_a_training_killed_with_a_checkpoint_is_interrupted(ledger: Ledger, tmp_
     spec = cell(stage="flow")
     ledger.checkpoints("flow", spec.signature, tmp_path).save(3, saved(3))
     assert state(ledger, spec) == (State.TO_DO, Reason.INTERRUPTED)
+
+
+def test_a_checkpoint_of_an_earlier_ledger_is_gone_on_from(ledger: Ledger, tmp_path: Path) -> None:
+    """They were named by their step alone."""
+    checkpoints = ledger.checkpoints("flow", "ab", tmp_path / "scratch")
+    checkpoints.save(7, saved(7))
+    new, old = place(ledger, 7), "flow/ab/checkpoints/000000000007"
+    for file in ("complete.json", "files/weights.bin", "files/deep/optimiser.bin"):
+        ledger.storage.write(f"{old}/{file}", ledger.storage.read(f"{new}/{file}"))
+    ledger.storage.delete(new, recursive=True)
+    found = checkpoints.latest()
+    assert found is not None
+    assert (found[0], (found[1] / "weights.bin").read_bytes()) == (7, b"step 7")
+    checkpoints.save(8, saved(8))
+    checkpoints.save(9, saved(9))
+    assert not ledger.storage.exists(f"{old}/complete.json")

@@ -115,3 +115,16 @@ def test_whoever_lost_its_ray_joins_no_other() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert found.stdout.strip() == "False"
+
+
+def test_explain_says_why_a_cell_was_computed_again(tmp_path: Path) -> None:
+    from orchestrator.verbs.explain import _line, _outcome
+
+    ledger, spec = Ledger(Storage(str(tmp_path / "ledger"))), cell("nap", "n")
+    ledger.begin(spec, Reason.NEW, "driver")  # kill -9
+    attempt = ledger.begin(spec, Reason.LOST_PROCESS, "driver")
+    ledger.publish(attempt, attempt.out_dir, {}, 0.1)
+    step = {"depth": 0, "signature": spec.signature, "name": "n", "config": {}}
+    shown = _line({**step, **_outcome(ledger, "nap", spec.signature)})
+    assert "new -> interrupted" in shown
+    assert "lost_process -> done" in shown
