@@ -18,7 +18,8 @@ test: $(READY)
 RESULTS := benchmarks/results/$$(date +%F)
 
 test-cluster: $(READY)
-	CLUSTER_RESULTS=$(CURDIR)/$(RESULTS)-cluster-matrix.jsonl $(BIN)/python -m pytest -m cluster -rs tests/cluster
+	CLUSTER_RESULTS=$(CURDIR)/$(RESULTS)-cluster-matrix.jsonl $(BIN)/python -m pytest -m cluster -rs \
+		tests/cluster/test_up_and_sweep.py tests/cluster/test_refusals.py tests/cluster/test_faults.py
 
 soak: $(READY)
 	$(BIN)/python tests/cluster/soak.py --minutes 20 --seed 0 | tee $(RESULTS)-soak.jsonl

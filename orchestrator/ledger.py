@@ -80,6 +80,10 @@ class Ledger:
         """All cells of a stage that were ever begun."""
         return self.storage.names(stage)
 
+    def attempts(self, stage: str, signature: str) -> list[str]:
+        """Ids of all attempts at a cell so far, by time."""
+        return self.storage.names(cell_path(stage, signature, "attempts"))
+
     def history(self, stage: str, signature: str) -> tuple[AttemptRecord, ...]:
         """All attempts at a cell so far by time, those after its last status included."""
         try:

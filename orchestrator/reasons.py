@@ -34,12 +34,13 @@ class Reason(StrEnum):
     STOPPED = "stopped"
     PRUNED = "pruned"
     LOST_PROCESS = "lost_process"
+    NOT_BEGUN = "not_begun"
     NO_SPACE = "no_space"
     STORAGE_AWAY = "storage_away"
     ERROR = "error"
 
 
-TROUBLES = frozenset({Reason.NO_SPACE, Reason.STORAGE_AWAY})
+TROUBLES = frozenset({Reason.NOT_BEGUN, Reason.NO_SPACE, Reason.STORAGE_AWAY})
 """Trouble of a node or of the store, in which a cell has no part: it waits, and is computed again."""
 
 SENTENCES: dict[Reason, str] = {
@@ -60,6 +61,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.STOPPED: "the study was asked to stop",
     Reason.PRUNED: "a search stopped it early, for others did better",
     Reason.LOST_PROCESS: "the process or node that computed it was lost",
+    Reason.NOT_BEGUN: "the node could not start the process that should have computed it",
     Reason.NO_SPACE: "the node that computed it had no room left on its disk",
     Reason.STORAGE_AWAY: "the ledger did not answer",
     Reason.ERROR: "it raised an error",

@@ -96,6 +96,7 @@ class _Study:
         self._done: list[str] = []
         self._excluded = Exclusions()
         self._running: dict[str, Reason] = {}
+        self._attempts: dict[str, set[str]] = {}
         self._claims = Claims(ledger, driver, graph)
         self._was_shared = False
         self._twice: list[str] = []
@@ -283,12 +284,24 @@ class _Study:
         self._finished(spec, status, False)
 
     def _lost(self, spec: CellSpec, event: Event, reason: Reason) -> None:
+        if reason is Reason.LOST_PROCESS and not self._had_begun(spec):
+            reason = Reason.NOT_BEGUN
         if reason in TROUBLES:
             if not self._schedule.troubled(event.signature, reason, time.monotonic()):
                 self._fail(spec, reason, f"{SENTENCES[reason]} for too long: {event.sentence}")
         elif not self._schedule.lost(event.signature, reason):
             what = "process was lost" if reason is Reason.LOST_PROCESS else "end could not be recorded"
             self._fail(spec, reason, f"its {what} again and again: {event.sentence}")
+
+    def _had_begun(self, spec: CellSpec) -> bool:
+        """Whether a lost process had begun with its cell: an attempt is there that wasn't at the last loss."""
+        try:
+            attempts = set(self._ledger.attempts(spec.stage, spec.signature))
+        except OSError:
+            return True
+        new = attempts - self._attempts.get(spec.signature, set())
+        self._attempts[spec.signature] = attempts
+        return bool(new)
 
     def _corrupt(self, spec: CellSpec, event: Event) -> None:
         if self._schedule.recompute(event.producer, event.reason or Reason.CHECKSUM_MISMATCH):

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from fake_driver import chain
-from fake_stages import STAGES, graph
+from fake_stages import STAGES, cell, graph
 from test_study_inline import Diary, driver, start_driver, statuses, without_failed
 
+from orchestrator import schedule
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Ledger, Status
 from orchestrator.reasons import Reason
+from orchestrator.stages import Stage
 from orchestrator.storage import Storage
 from orchestrator.study import Execution, run_study
 
@@ -78,6 +80,22 @@ def test_lost_processes_failures_and_damage_cost_only_what_they_touch(
     here, there = contents(inline, spared), contents(ledger, spared)
     assert here == there
     assert len(here) >= len(spared) - 2
+
+
+def test_a_node_that_cannot_start_processes_fails_no_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a node loses processes faster than any cell that is to blame for it: the cell waits, and no loss counts."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setenv("UNFIT_NODE", str(tmp_path / "unfit"))
+    monkeypatch.setattr(schedule, "FIRST_PAUSE_S", 0.01)
+    (tmp_path / "unfit").mkdir()
+    for number in range(schedule.LOSSES_ALLOWED + 2):
+        (tmp_path / "unfit" / str(number)).touch()
+    planned = graph(cell("late", "late"))
+    ledger = Ledger(Storage(str(tmp_path / "ledger")))
+    outcome = run_study(planned, ledger, LOCAL, stages=STAGES | {"late": Stage("late", "unfit_stage:run", "late")})
+    assert outcome.exit_code == 0, outcome.failed
+    (status,) = statuses(tmp_path, "late")
+    assert [(record.reason, record.outcome) for record in status.attempts] == [(Reason.NOT_BEGUN, "done")]
 
 
 def test_ctrl_c_among_500_waiting_tasks_saves_the_checkpoint(tmp_path: Path) -> None:
