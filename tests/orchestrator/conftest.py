@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shaky_proxy import ShakyProxy
+
+from orchestrator.storage import Storage
 
 BUCKET = "studies"
 
@@ -40,6 +43,20 @@ def s3_root(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv(name, value)
     boto3.client("s3").create_bucket(Bucket=BUCKET)
     return f"s3://{BUCKET}/{secrets.token_hex(8)}"
+
+
+@pytest.fixture
+def proxy(s3_endpoint: str, s3_root: str) -> Iterator[ShakyProxy]:
+    """A way to the S3 server that can be cut."""
+    proxy = ShakyProxy(s3_endpoint)
+    yield proxy
+    proxy.cut()
+
+
+@pytest.fixture
+def shaky(proxy: ShakyProxy, s3_root: str) -> Storage:
+    """A fresh prefix, reached by that way."""
+    return Storage(s3_root, {"endpoint_url": proxy.url}, patience_s=20.0)
 
 
 @pytest.fixture(params=["local", "memory", "s3"])

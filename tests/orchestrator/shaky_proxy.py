@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -105,3 +106,10 @@ def _break(*connections: socket.socket) -> None:
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
         connection.close()
+
+
+def later(seconds: float, act: Callable[[], Any]) -> None:
+    """Call `act` after a while, beside what the test does."""
+    timer = threading.Timer(seconds, act)
+    timer.daemon = True
+    timer.start()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from fake_stages import cell
-from shaky_proxy import ShakyProxy
+from shaky_proxy import ShakyProxy, later
 from typer.testing import CliRunner
 
 from orchestrator import outside, remote, trouble
@@ -33,29 +33,10 @@ from tasks.contract import Result
 DEMO = str(Path(__file__).parents[2] / "experiments" / "demo.yaml")
 
 
-@pytest.fixture
-def proxy(s3_endpoint: str, s3_root: str) -> Iterator[ShakyProxy]:
-    """A way to the S3 server that can be cut."""
-    proxy = ShakyProxy(s3_endpoint)
-    yield proxy
-    proxy.cut()
-
-
-@pytest.fixture
-def shaky(proxy: ShakyProxy, s3_root: str) -> Storage:
-    return Storage(s3_root, {"endpoint_url": proxy.url}, patience_s=20.0)
-
-
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     yield
     trouble.calm()
-
-
-def later(seconds: float, act: Any) -> None:
-    timer = threading.Timer(seconds, act)
-    timer.daemon = True
-    timer.start()
 
 
 # Connections

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from shaky_proxy import ShakyProxy
+from shaky_proxy import ShakyProxy, later
 
 from orchestrator import trouble
 from orchestrator.graph import CellSpec
@@ -22,25 +22,6 @@ from orchestrator.storage import Storage
 from orchestrator.trouble import StorageAway, StorageRefused
 
 CELL = CellSpec("latents", "latents made up", {"a": 1}, {}, "ab" * 16)
-
-
-@pytest.fixture
-def proxy(s3_endpoint: str, s3_root: str) -> Iterator[ShakyProxy]:
-    """A way to the S3 server that can be cut."""
-    proxy = ShakyProxy(s3_endpoint)
-    yield proxy
-    proxy.cut()
-
-
-@pytest.fixture
-def shaky(proxy: ShakyProxy, s3_root: str) -> Storage:
-    return Storage(s3_root, {"endpoint_url": proxy.url}, patience_s=20.0)
-
-
-def later(seconds: float, act: threading.Event | object) -> None:
-    timer = threading.Timer(seconds, act)  # type: ignore[arg-type]
-    timer.daemon = True
-    timer.start()
 
 
 def test_every_operation_waits_for_a_store_that_comes_back(shaky: Storage, proxy: ShakyProxy, tmp_path: Path) -> None:
