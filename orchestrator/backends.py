@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.node_facts import ledger_on_nodes
+from orchestrator.orders import Emit, Event, WorkOrder
 from orchestrator.ready import Task
 from orchestrator.schedule import fan_out_room, starves_nobody
 from orchestrator.stages import Stage
-from orchestrator.worker import Emit, Event, WorkOrder, execute
+from orchestrator.worker import execute
 
 if TYPE_CHECKING:
     from orchestrator.cluster import Cluster

@@ -22,8 +22,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.backends import Refused
 from orchestrator.cluster_file import ClusterFile, ClusterFileMistake, bootstrapped, read_cluster_file
 from orchestrator.node_facts import token_trouble
+from orchestrator.orders import Event, WorkOrder
 from orchestrator.stages import Stage
-from orchestrator.worker import Event, WorkOrder, execute, sentence, stop_marker
+from orchestrator.worker import execute, sentence, stop_marker
 
 OBJECT_STORE_BYTES = 200 * 2**20
 NOT_ASKED_FOR = ("memory", "object_store_memory")

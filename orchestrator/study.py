@@ -14,6 +14,7 @@ from orchestrator.execution import Execution
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Ledger, Status
 from orchestrator.observers import Observer, Observers
+from orchestrator.orders import Event, WorkOrder
 from orchestrator.outcome import ALL_DONE, REFUSED, WITH_FAILURES, Exclusions, Outcome
 from orchestrator.ready import Phase, Task
 from orchestrator.reasons import SENTENCES, TROUBLES, Reason, State
@@ -22,7 +23,7 @@ from orchestrator.signals import StopFlag, stop_on_signals
 from orchestrator.stages import STAGES, Stage, with_requests
 from orchestrator.storage import Storage
 from orchestrator.trouble import StorageAway, StorageRefused, described
-from orchestrator.worker import Event, WorkOrder, placed, sentence, trouble_of
+from orchestrator.worker import placed, sentence, trouble_of
 
 __all__ = ["ALL_DONE", "REFUSED", "WITH_FAILURES", "Execution", "Observer", "Outcome", "new_driver", "run_study"]
 

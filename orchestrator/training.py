@@ -30,8 +30,9 @@ from ray.tune.schedulers import FIFOScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 from ray.tune.stopper import Stopper  # noqa: E402
 
+from orchestrator.orders import Event, WorkOrder  # noqa: E402
 from orchestrator.stages import Stage  # noqa: E402
-from orchestrator.worker import Event, WorkOrder, execute, sentence, stop_marker  # noqa: E402
+from orchestrator.worker import execute, sentence, stop_marker  # noqa: E402
 
 # Tune would hand the driver's keys to every trial in its runtime environment, which Ray writes into its logs. Each node
 # has rights of its own.

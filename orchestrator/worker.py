@@ -11,18 +11,16 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 from orchestrator import trouble
-from orchestrator.graph import CellSpec
-from orchestrator.ledger import Attempt, CorruptArtefact, Ledger, Status
+from orchestrator.ledger import Attempt, CorruptArtefact, Ledger
 from orchestrator.node_cache import default_folder
+from orchestrator.orders import Emit, Event, Pruned, WorkOrder
 from orchestrator.outside import open_outside
 from orchestrator.reasons import Reason
 from orchestrator.redaction import redact
-from orchestrator.stages import Stage
 from orchestrator.storage import Storage
 from orchestrator.trouble import StorageAway
 from tasks.contract import Artefact, Cell, Context, Input, Result, Run, Stopped, TaskError
@@ -31,54 +29,6 @@ STOP_CHECK_S, STOP_CHECK_AWAY_S = 1.0, 15.0
 FULL_BELOW_BYTES = 2**20
 LONGEST_SENTENCE = 400
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class WorkOrder:
-    """Everything a process needs to compute some cells of one stage; it is pickled to Ray's workers.
-
-    Relative paths of recordings are meant from `folder`, the driver's, wherever the worker runs.
-    """
-
-    storage: Storage
-    stage: Stage
-    cells: tuple[CellSpec, ...]
-    reasons: Mapping[str, Reason]
-    stage_of: Mapping[str, str]
-    driver: str
-    stop_path: str = ""
-    folder: str = field(default_factory=os.getcwd)
-
-
-@dataclass(frozen=True)
-class Event:
-    """What happened to one cell.
-
-    ``settled`` carries its status, another driver's where that was first (`superseded`); ``again`` says that it has to
-    be computed later, ``corrupt`` that first its input `producer` has to be (because of `reason`); ``stopped`` that the
-    study's stop reached it; ``lost`` that its process died, or that its end could not be recorded (`reason`,
-    `sentence`).
-    """
-
-    kind: Literal["started", "progress", "settled", "stopped", "again", "corrupt", "lost"]
-    signature: str
-    status: Status | None = None
-    reason: Reason | None = None
-    producer: str = ""
-    sentence: str = ""
-    step: int = 0
-    total: int = 0
-    superseded: bool = False
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-Emit = Callable[[Event], None]
-
-
-class Pruned(Stopped):
-    """A search stopped this training early; `emit` may raise it."""
-
-    reason = Reason.PRUNED
 
 
 def execute(order: WorkOrder, emit: Emit, should_stop: Callable[[], bool]) -> None:

@@ -11,6 +11,7 @@ from orchestrator.backends import IDLE_S, RayBackend
 from orchestrator.claims import Claims
 from orchestrator.graph import CellSpec
 from orchestrator.observers import Observers
+from orchestrator.orders import Event, WorkOrder
 from orchestrator.outcome import Outcome
 from orchestrator.reasons import Reason, State
 from orchestrator.search.objective import VALIDATION_LOSS
@@ -19,7 +20,6 @@ from orchestrator.search.showing import settings_text
 from orchestrator.signals import StopFlag, stop_on_signals
 from orchestrator.stages import with_requests
 from orchestrator.study import STOP_GRACE_S
-from orchestrator.worker import Event, WorkOrder
 
 if TYPE_CHECKING:
     from orchestrator.ledger import Status

@@ -23,12 +23,13 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from orchestrator.ledger import Ledger
+from orchestrator.orders import Event, Pruned, WorkOrder
 from orchestrator.reasons import Reason, State
 from orchestrator.search import sampler
 from orchestrator.search.objective import VALIDATION_LOSS
 from orchestrator.search.records import Trial
 from orchestrator.search.stage import ALL_ASKED, StageTrials
-from orchestrator.worker import Event, Pruned, WorkOrder, execute, sentence, stop_marker
+from orchestrator.worker import execute, sentence, stop_marker
 
 SHARE = "share_of_steps"
 GRACE, FACTOR = 10, 3

@@ -13,12 +13,13 @@ from fake_stages import cell, graph
 from orchestrator import tracker
 from orchestrator.experiment import ExecutionConfig
 from orchestrator.ledger import Ledger
+from orchestrator.orders import WorkOrder
 from orchestrator.progress import Progress
 from orchestrator.reasons import Reason
 from orchestrator.storage import Storage
 from orchestrator.study import Execution, run_study
 from orchestrator.tracker import Tracking
-from orchestrator.worker import WorkOrder, placed
+from orchestrator.worker import placed
 from tasks.contract import Cell, Context, Result
 
 NAMES = (

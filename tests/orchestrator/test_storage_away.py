@@ -22,12 +22,13 @@ from typer.testing import CliRunner
 from orchestrator import outside, remote, trouble
 from orchestrator.cli import app
 from orchestrator.ledger import Ledger
+from orchestrator.orders import Event, WorkOrder
 from orchestrator.reasons import Reason
 from orchestrator.signals import stop_on_signals
 from orchestrator.stages import Stage
 from orchestrator.storage import Storage
 from orchestrator.trouble import StorageAway, StorageRefused
-from orchestrator.worker import Event, WorkOrder, execute, stop_marker
+from orchestrator.worker import execute, stop_marker
 from tasks.contract import Result
 
 DEMO = str(Path(__file__).parents[2] / "experiments" / "demo.yaml")

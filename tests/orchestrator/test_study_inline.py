@@ -15,11 +15,11 @@ from fake_stages import STAGES, cell, graph
 from orchestrator import backends
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Ledger, Status
+from orchestrator.orders import Emit, Event, WorkOrder
 from orchestrator.reasons import Reason, State
 from orchestrator.storage import Storage
 from orchestrator.study import Execution, Outcome, run_study
 from orchestrator.trouble import StorageAway
-from orchestrator.worker import Emit, Event, WorkOrder
 
 INLINE = Execution(inline=True)
 

@@ -9,10 +9,11 @@ from fake_stages import STAGES, cell
 
 from orchestrator.graph import CellSpec
 from orchestrator.ledger import Ledger
+from orchestrator.orders import Event, WorkOrder
 from orchestrator.reasons import Reason
 from orchestrator.storage import Storage
 from orchestrator.trouble import StorageAway
-from orchestrator.worker import Event, WorkOrder, execute, sentence, stop_marker, threads
+from orchestrator.worker import execute, sentence, stop_marker, threads
 from tasks.contract import TaskError
 
 
