@@ -12,6 +12,7 @@ from orchestrator.backends import Backend, InlineBackend, RayBackend, Refused
 from orchestrator.claims import WAITING_S, Claims
 from orchestrator.execution import Execution
 from orchestrator.graph import CellSpec, Graph
+from orchestrator.known import MAY_HAVE_ENDED, Known, give_up, why
 from orchestrator.ledger import Ledger, Status
 from orchestrator.observers import Observer, Observers
 from orchestrator.orders import Event, WorkOrder
@@ -21,15 +22,12 @@ from orchestrator.reasons import SENTENCES, TROUBLES, Reason, State
 from orchestrator.schedule import Reduce, Schedule
 from orchestrator.signals import StopFlag, stop_on_signals
 from orchestrator.stages import STAGES, Stage, with_requests
-from orchestrator.storage import Storage
 from orchestrator.trouble import StorageAway, StorageRefused, described
-from orchestrator.worker import placed, sentence, trouble_of
+from orchestrator.worker import placed, sentence
 
 __all__ = ["ALL_DONE", "REFUSED", "WITH_FAILURES", "Execution", "Observer", "Outcome", "new_driver", "run_study"]
 
 STOP_GRACE_S = 30.0
-MAY_HAVE_ENDED = TROUBLES | {Reason.LOST_PROCESS, Reason.ERROR}
-"""A cell that was lost for one of these may have been published before word of it was lost."""
 
 
 def run_study(
@@ -90,10 +88,10 @@ class _Study:
         self._began = time.monotonic()
         self._survey = dict(ledger.survey(graph, full=ledger.storage.is_local))
         requested = with_requests(stages, execution.resources, execution.gpus_per_training)
-        states = {signature: (*found[:2], _why(found)) for signature, found in self._survey.items()}
+        states = {key: (state, reason, why(state, status)) for key, (state, reason, status) in self._survey.items()}
         self._schedule = Schedule(graph, states, execution.retry_failed, reduce, requested)
         self._cached = [spec.signature for spec in graph if self._survey[spec.signature][0] is State.CACHED]
-        self._known = {signature: _attempt(status) for signature, (_, _, status) in self._survey.items()}
+        self._known = Known(self._survey)
         self._done: list[str] = []
         self._excluded = Exclusions()
         self._running: dict[str, Reason] = {}
@@ -218,36 +216,23 @@ class _Study:
     def _found(self, task: Task) -> dict[str, Reason]:
         """What the ledger says of cells that the first survey didn't know, and of what may be settled meanwhile."""
         lost = {signature for signature, reason in task.reasons.items() if reason in MAY_HAVE_ENDED}
-        asked = [
-            spec
-            for spec in task.cells
-            if self._was_shared or spec.signature in lost or spec.signature not in self._known
-        ]
-        if not asked:
-            return {}
-        found = self._ledger.survey(asked, full=self._ledger.storage.is_local)
+        may_be_settled = lost.union(spec.signature for spec in task.cells if self._was_shared)
+        asked = [spec for spec in task.cells if spec.signature in may_be_settled or spec.signature not in self._known]
         reasons: dict[str, Reason] = {}
-        for spec in asked:
-            state, reason, status = found[spec.signature]
-            is_new = spec.signature not in self._known
-            is_news = is_new or (status is not None and self._known[spec.signature] != status.attempt)
-            self._known[spec.signature] = _attempt(status)
-            if is_news and status is not None and not self._was_shared and spec.signature in lost:
+        for news in self._known.ask(self._ledger, asked):
+            spec, state, status = news.spec, news.state, news.status
+            again = news.first and self._execution.retry_failed
+            if status is not None and not self._was_shared and spec.signature in lost:
                 self._settled(spec, status)  # this driver's own: only the word of it was lost
-            elif is_news and status is not None and state is State.CACHED:
+            elif status is not None and state is State.CACHED:
                 self._cached.append(spec.signature)
                 self._schedule.done(spec.signature)
                 self._finished(spec, status, True)
-            elif (
-                is_news
-                and state is State.FAILED
-                and status is not None
-                and not (is_new and self._execution.retry_failed)
-            ):
-                self._schedule.failed(spec.signature, _why(found[spec.signature]))
+            elif status is not None and state is State.FAILED and not again:
+                self._schedule.failed(spec.signature, why(state, status))
                 self._finished(spec, status, True)
-            elif is_new:
-                reasons[spec.signature] = Reason.RETRY_REQUESTED if state is State.FAILED else reason
+            elif news.first:
+                reasons[spec.signature] = Reason.RETRY_REQUESTED if state is State.FAILED else news.reason
         return reasons
 
     def _handle(self, event: Event) -> None:
@@ -279,7 +264,7 @@ class _Study:
         if status.state == "done":
             self._done.append(spec.signature)
             self._schedule.done(spec.signature)
-            self._known[spec.signature] = status.attempt
+            self._known.note(spec.signature, status)
         else:
             self._schedule.failed(spec.signature, status.failure or "no reason was given")
         self._finished(spec, status, False)
@@ -311,17 +296,7 @@ class _Study:
         self._fail(spec, Reason.INPUT_CORRUPT, f"its input {event.producer[:12]} is corrupt and stays so")
 
     def _fail(self, spec: CellSpec, reason: Reason, sentence: str) -> None:
-        ledger = self._ledger
-        if reason is Reason.STORAGE_AWAY:  # which was waited for long enough: this once, with little patience
-            ledger = Ledger(Storage(ledger.storage.root, ledger.storage.options))
-        try:
-            attempt = ledger.begin(spec, reason, self._driver)
-            status = ledger.fail(attempt, reason, sentence, 0.0)
-        except OSError as error:  # said here and in the outcome; the next run finds it interrupted, and tries again
-            if trouble_of(error) is None:
-                raise
-            status = Status(spec.stage, spec.signature, spec.name, "failed", "", {}, {}, sentence, reason, 0.0, (), {})
-        self._settled(spec, status)
+        self._settled(spec, give_up(self._ledger, spec, reason, sentence, self._driver))
 
     def _outcome(self, refused: list[str], aborted: str | None) -> Outcome:
         schedule, done = self._schedule, set(self._done)
@@ -339,12 +314,3 @@ class _Study:
             signum=None if schedule.finished else self._flag.signum,
             seconds=time.monotonic() - self._began,
         )
-
-
-def _attempt(status: Status | None) -> str | None:
-    return None if status is None else status.attempt
-
-
-def _why(found: tuple[State, Reason, Status | None]) -> str:
-    state, _, status = found
-    return (status.failure or "") if state is State.FAILED and status is not None else ""
