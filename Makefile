@@ -22,7 +22,8 @@ test-cluster: $(READY)
 		tests/cluster/test_up_and_sweep.py tests/cluster/test_refusals.py tests/cluster/test_faults.py
 
 soak: $(READY)
-	$(BIN)/python tests/cluster/soak.py --minutes 20 --seed 0 | tee $(RESULTS)-soak.jsonl
+	@$(BIN)/python tests/cluster/soak.py --minutes 20 --seed 0 > $(RESULTS)-soak.jsonl; status=$$?; \
+		cat $(RESULTS)-soak.jsonl; exit $$status
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -138,9 +138,9 @@ class Lab:
     # The cluster
 
     def up(self) -> None:
-        """`make up`, and wait until all nodes have joined and MLflow answers."""
+        """What `make up` does, and wait until all nodes have joined and MLflow answers."""
         began = time.monotonic()
-        self.at_desk("yes | make up CLUSTER=clusters/lab.yaml", check=True, seconds=400)
+        self.at_desk("make token .commit && ray up --yes clusters/lab.yaml", check=True, seconds=400)
         self.seconds["make up"] = time.monotonic() - began
         self.open_tunnel()
         wait_until("three nodes", lambda: len(self.nodes()) == 1 + len(self.workers), 200, 2)
@@ -252,8 +252,8 @@ class Lab:
         return self.machines[done.stdout.strip()]
 
     def kill_driver(self) -> None:
-        """kill -9 of the process that drives the study."""
-        assert end(self.head, ("-m orchestrator run",), "KILL"), "no driver was at work"
+        """kill -9 of the process that drives the study, if it still does."""
+        end(self.head, ("-m orchestrator run",), "KILL")
 
     def wait_until_whole(self, seconds: float = 240) -> None:
         """All nodes are there again, for whatever comes next."""

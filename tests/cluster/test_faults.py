@@ -15,12 +15,14 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "_"))
 def test_a_fault_costs_only_time(fault: Fault, cluster: Lab, calm: Left) -> None:
     study = "after-" + "-".join(fault.name.lower().replace("-9", "").split())
-    began, outcome, repeated = time.monotonic(), "lost", {}
+    began = struck = time.monotonic()
+    outcome, repeated = "lost", {}
     try:
         job = cluster.submit(study, *SHORT)
         worker = cluster.wait_for_training(study, "autoencoder", SWEEP_AT_MOST_S)
         struck = time.monotonic()
         fault.strike(cluster, worker)
+        assert not fault.ends_the_driver or cluster.job(job)[0] != "succeeded", "the fault came too late"
         if not fault.ends_the_driver:
             ended = cluster.wait(job, SWEEP_AT_MOST_S)
         else:
