@@ -16,6 +16,7 @@ test: $(READY)
 # Three hosts of its own on this machine, S3 and PostgreSQL, and every fault: as root, once after
 # apt-get install --yes openssh-server rsync iproute2 postgresql memcached liberasurecode1
 RESULTS := benchmarks/results/$$(date +%F)
+BENCH := $(RESULTS)-$$(uname -m)-cpu.jsonl
 
 test-cluster: $(READY)
 	CLUSTER_RESULTS=$(CURDIR)/$(RESULTS)-cluster-matrix.jsonl $(BIN)/python -m pytest -m cluster -rs \
@@ -33,8 +34,8 @@ check: $(READY)
 
 bench: $(READY)
 	@mkdir -p benchmarks/results
-	@set -e; for script in $(wildcard benchmarks/*.py); do $(BIN)/python $$script; done \
-		| tee benchmarks/results/$$(date +%F)-$$(uname -m)-cpu.jsonl
+	@set -e; for script in $(wildcard benchmarks/*.py); do $(BIN)/python $$script; done > $(BENCH); status=$$?; \
+		cat $(BENCH); exit $$status
 
 # Known vulnerabilities of the locked packages. Asks a service on the internet, so it is not part of the tests.
 audit: $(READY)

@@ -63,7 +63,9 @@ def set_aside(storage: Storage, old: bytes, attempt: Attempt, why: Reason) -> No
         "status": json.loads(old) if status else old.decode("utf-8", "replace"),
     }
     storage.write(f"{attempts}/{_attempt_of(old, status, earlier)}/superseded.json", dump(record))
-    storage.delete(cell_path(attempt.cell.stage, attempt.cell.signature, "status.json"))
+    path = cell_path(attempt.cell.stage, attempt.cell.signature, "status.json")
+    if storage.read_many([path]).get(path) == old:  # another driver may have put its result there meanwhile
+        storage.delete(path)
 
 
 def _attempt_of(old: bytes, status: Status | None, earlier: list[str]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from orchestrator.node_facts import ledger_on_nodes
 from orchestrator.orders import Emit, Event, WorkOrder
 from orchestrator.ready import Task
+from orchestrator.redaction import redact
 from orchestrator.schedule import fan_out_room, starves_nobody
 from orchestrator.stages import Stage
 from orchestrator.worker import execute
@@ -131,7 +132,9 @@ class RayBackend:
         if missing := self._cluster.missing_nodes():
             print(f"note: {missing}", file=sys.stderr, flush=True)
         if not refused and self._remote is not None and self._cluster.has_other_nodes():
-            refused = [sentence for _, sentence in ledger_on_nodes(self._cluster, self._remote)]
+            refused, silent = ledger_on_nodes(self._cluster, self._remote)
+            for sentence in silent:
+                print(f"note: {redact(sentence)}; the study goes on without it", file=sys.stderr, flush=True)
         return refused
 
     def room(self, task: Task) -> bool:

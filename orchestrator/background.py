@@ -10,11 +10,14 @@ from collections.abc import Callable, Hashable, Sequence
 from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
+from orchestrator import trouble
+
 T = TypeVar("T")
 Job = Callable[[T], None]
 
 PAUSES_S = (0.2, 1.0, 3.0)
 LONGEST_PAUSE_S, PAUSE_AT_THE_END_S = 30.0, 2.0
+LOOK_S = 0.5
 
 
 class Trouble(Enum):
@@ -81,7 +84,11 @@ class Background(Generic[T]):
             return [*([] if self._busy is None else [self._busy]), *self._waiting]
 
     def drain(self, stalled_s: float, at_most_s: float = math.inf) -> bool:
-        """Wait for all jobs; False when none was finished for `stalled_s`, or some are left after `at_most_s`."""
+        """Wait for all jobs; False when none was finished for `stalled_s`, or some are left after `at_most_s`.
+
+        A stop that comes while this waits ends the waiting.
+        """
+        asked_before = trouble.hurried()
         with self._news:
             began = self._done_at = time.monotonic()
             self._draining = True
@@ -89,9 +96,9 @@ class Background(Generic[T]):
             try:
                 while self._waiting or self._busy is not None:
                     until = min(self._done_at + stalled_s, began + at_most_s)
-                    if time.monotonic() >= until:
+                    if time.monotonic() >= until or (trouble.hurried() and not asked_before):
                         return False
-                    self._news.wait(until - time.monotonic())
+                    self._news.wait(min(LOOK_S, until - time.monotonic()))
                 return True
             finally:
                 self._draining = False

@@ -242,6 +242,7 @@ def _one_line_errors() -> Iterator[None]:
     try:
         from orchestrator.opening import LedgerTrouble
         from orchestrator.reading import UsageError
+        from orchestrator.trouble import StorageAway, StorageRefused, described
 
         try:
             yield
@@ -249,6 +250,8 @@ def _one_line_errors() -> Iterator[None]:
             _refuse(str(error))
         except LedgerTrouble as error:
             _refuse(str(error), 3)
+        except (StorageAway, StorageRefused) as error:
+            _refuse(described(error), 3)
     except KeyboardInterrupt:
         _refuse(f"stopped; nothing done is lost. To go on: {shlex.join(sys.argv)}", 130)
 

@@ -244,6 +244,11 @@ class Ledger:
         cell = attempt.cell
         path = cell_path(cell.stage, cell.signature, "status.json")
         there = self.storage.read_many([path]).get(path)
+        if there is not None and not self._is_result(there, cell):
+            self._unmark(cell)
+            set_aside(self.storage, there, attempt, attempt.reason)
+        status = replace(status, attempts=read_history(self.storage, cell.stage, cell.signature, status))
+        there = self.storage.read_many([path]).get(path)  # as late as can be: another driver may be as far
         if there is not None and self._is_result(there, cell):
             other = parse_status(there, cell.stage, cell.signature)
             if other.attempt != attempt.id:
@@ -251,10 +256,6 @@ class Ledger:
                 record["status"] = json.loads(status.to_json())
                 self.storage.write(attempt.path("superseded.json"), dump(record))
                 return other
-        elif there is not None:
-            self._unmark(cell)
-            set_aside(self.storage, there, attempt, attempt.reason)
-        status = replace(status, attempts=read_history(self.storage, cell.stage, cell.signature, status))
         self.storage.write(path, status.to_json())
         self.storage.write(_marker(cell, status.state), b"")
         return status

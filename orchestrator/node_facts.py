@@ -59,12 +59,16 @@ def node_facts(storage: Storage | None, known: str) -> NodeFacts:
     )
 
 
-def ledger_on_nodes(nodes: Nodes, storage: Storage) -> list[tuple[str, str]]:
-    """Each node from which the ledger can't be used, with a sentence; a file written here is read there."""
+def ledger_on_nodes(nodes: Nodes, storage: Storage) -> tuple[list[str], list[str]]:
+    """A sentence for each node from which the ledger can't be used, and one for each that gave no answer.
+
+    A file written here is read there. A node without an answer may be one that just died: its work goes elsewhere.
+    """
     with known_file(storage) as known:
         answers = nodes.on_every_node(ledger_trouble, storage, known)
-    told = {name: one_line(found) if isinstance(found, Exception) else found for name, found in answers.items()}
-    return [(name, f"node {name}: {sentence}") for name, sentence in told.items() if sentence]
+    refused = [f"node {name}: {found}" for name, found in answers.items() if isinstance(found, str) and found]
+    silent = [f"node {name}: {one_line(found)}" for name, found in answers.items() if isinstance(found, Exception)]
+    return refused, silent
 
 
 def ledger_trouble(storage: Storage, known: str = "") -> str:

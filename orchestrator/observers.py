@@ -10,6 +10,7 @@ from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Status
 from orchestrator.outcome import Outcome
 from orchestrator.reasons import Reason, State
+from orchestrator.redaction import redact
 
 Survey = Mapping[str, tuple[State, Reason, Status | None]]
 
@@ -59,4 +60,5 @@ class Observers:
         if id(observer) not in self._complained:
             self._complained.add(id(observer))
             kind = type(observer).__name__
-            print(f"{kind} is behind: {type(error).__name__}: {error}; the study goes on without it", file=sys.stderr)
+            line = redact(" ".join(f"{type(error).__name__}: {error}".split()))
+            print(f"{kind} is behind: {line}; the study goes on without it", file=sys.stderr)

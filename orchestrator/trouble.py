@@ -196,6 +196,11 @@ def hurry() -> None:
     _Process.hurried = True
 
 
+def hurried() -> bool:
+    """True once this process was asked to stop."""
+    return _Process.hurried
+
+
 def calm() -> None:
     """Waiting is allowed again: a new study begins in this process."""
     _Process.hurried = False

@@ -153,11 +153,17 @@ def test_a_ledger_that_a_node_cannot_use_refuses_a_run() -> None:
     assert refused == ["node b: ledger s3://b: access is denied"]
 
 
+def test_a_node_that_dies_while_it_is_asked_refuses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    nodes: Any = Nodes(a="", b=TimeoutError("no answer in 60 s"))
+    assert RayBackend(nodes, 0, remote=Storage("memory://refusing")).preflight([STAGES["flow"]]) == []
+    assert "note: node b: TimeoutError: no answer in 60 s; the study goes on without it" in capsys.readouterr().err
+
+
 def test_the_ledgers_probe_finds_another_folder_and_leaves_nothing(root: str, tmp_path: Path) -> None:
     storage = Storage(root)
     assert ledger_trouble(storage) == ""
     assert "another folder" in ledger_trouble(storage, "drivers/probe-of-elsewhere")
-    assert ledger_on_nodes(Nodes(a=""), storage) == []  # type: ignore[arg-type]
+    assert ledger_on_nodes(Nodes(a=""), storage) == ([], [])  # type: ignore[arg-type]
     assert not [name for name in storage.find("") if "probe" in name]
 
 

@@ -504,3 +504,24 @@ def test_secrets_are_neither_shown_nor_written(tmp_path: Path) -> None:
     publish(ledger, cell())
     assert "hunter2" not in repr(ledger)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+
+
+def test_a_result_that_comes_in_between_is_never_removed(local: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another driver publishes while this one sets the old failure aside, and then fails itself."""
+    spec = cell()
+    late = local.begin(spec, Reason.NEW, "late")
+    local.fail(local.begin(spec, Reason.NEW, "driver"), Reason.ERROR, "no", 0.1)
+    write, done = Storage.write, []
+
+    def between(self: Storage, path: str, data: bytes) -> None:
+        write(self, path, data)
+        if path.endswith("superseded.json") and not done:
+            done.append(path)
+            other = publish(Ledger(Storage(self.root)), spec, Reason.RETRY_REQUESTED)
+            assert other.state == "done"
+
+    monkeypatch.setattr(Storage, "write", between)
+    counts = local.fail(late, Reason.ERROR, "no", 0.1)
+    assert done
+    assert counts.state == "done"
+    assert state(local, spec, full=True) == (State.CACHED, Reason.DONE)

@@ -60,7 +60,7 @@ class Server:
             self._process = None
 
     def wait(self) -> None:
-        for _ in range(600):
+        for _ in range(1200):
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
                 return

@@ -1,0 +1,6 @@
+"""For all tests: properties are judged by what they find, not by how busy the machine is."""
+
+from hypothesis import settings
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
