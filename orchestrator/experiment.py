@@ -168,7 +168,9 @@ class Experiment(Config):
     @model_validator(mode="after")
     def _paths_hold_no_secrets(self) -> Experiment:
         execution = self.execution
-        texts = _texts([self.science.model_dump(), execution.ledger, execution.s3_endpoint_url])
+        searched = [] if self.search is None else list(self.search.space.values())
+        plain = [self.science.model_dump(), self.sweep, searched, execution.ledger, execution.s3_endpoint_url]
+        texts = _texts(plain)
         secret = next((text for text in texts if has_user(text)), None)
         if secret is not None:
             raise ValueError(

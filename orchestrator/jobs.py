@@ -9,7 +9,7 @@ import os
 import secrets
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ class Jobs:
         except Exception as error:
             raise JobTrouble(self._reason(error)) from None
         finally:
-            loop.run_until_complete(lines.aclose())
+            loop.run_until_complete(_run_out(lines))
             loop.close()
 
     def wait(self, name: str, seconds: float | None = None) -> Job:
@@ -187,6 +187,15 @@ class Jobs:
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known)[-5:]) or 'no jobs'}"
         again = "a job that died with its head is resumed by submitting it again"
         return f"{name}: no such job at {self.address}; {hint} ({again})"
+
+
+async def _run_out(lines: AsyncGenerator[str, None]) -> None:
+    """End what Ctrl-C left waiting for the next line, and then the lines, which can't be closed before."""
+    waiting = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await lines.aclose()
 
 
 def sent_files(folder: Path) -> dict[Path, int]:

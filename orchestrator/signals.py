@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 
 from orchestrator import trouble
@@ -38,16 +39,26 @@ class StopFlag:
         trouble.hurry()
 
 
+_OUTER: ContextVar[StopFlag | None] = ContextVar("outer", default=None)
+"""The flag of the block that runs; each thread has its own."""
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """A flag that SIGINT and SIGTERM set while the block runs."""
+    """A flag that SIGINT and SIGTERM set while the block runs; a block within a block has the outer one's."""
+    outer = _OUTER.get()
+    if outer is not None:
+        yield outer
+        return
     flag = StopFlag()
     trouble.calm()
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    entered = _OUTER.set(flag)
     flag.listen()
     try:
         yield flag
     finally:
+        _OUTER.reset(entered)
         if threading.current_thread() is threading.main_thread():
             for signum, handler in before.items():
                 signal.signal(signum, handler)

@@ -18,7 +18,7 @@ from orchestrator.search.plan import NotAllowed, Planned, Search
 from orchestrator.search.records import Trial, TrialState
 from orchestrator.search.showing import best, scored, settings_text
 from orchestrator.search.space import identity
-from orchestrator.signals import stop_on_signals
+from orchestrator.signals import StopFlag, stop_on_signals
 from orchestrator.stages import STAGES, Stage
 from orchestrator.study import Execution, open_cluster, run_study
 
@@ -50,12 +50,13 @@ class SearchRun:
 
     def run(self) -> Outcome:
         """Do all trials there are to do, then look at the whole search as one study; its outcome is the search's."""
-        self._retry()
-        ended = None
-        if self._pending() or self.ask() is not None:
-            self.search.records.describe(self.search.about())
-            ended = self._ask_and_run()
-        return self._outcome(ended or self._whole())
+        with stop_on_signals() as flag:
+            self._retry()
+            ended = None
+            if self._pending() or self.ask() is not None:
+                self.search.records.describe(self.search.about())
+                ended = self._ask_and_run(flag)
+            return self._outcome(ended or self._whole())
 
     def ask(self) -> Trial | None:
         """The next trial; None when there are enough, or the space is tried to its end."""
@@ -103,16 +104,16 @@ class SearchRun:
 
     # Rounds
 
-    def _ask_and_run(self) -> Outcome | None:
+    def _ask_and_run(self, flag: StopFlag) -> Outcome | None:
         """All rounds; an outcome that ended them before their time."""
         try:
-            with stop_on_signals() as flag, self._backend() as backend:
-                flag.listen()
+            with self._backend() as backend:
+                flag.listen()  # Ray has put a SIGTERM handler of its own in place
                 if self.search.trains_one_stage and backend is not None:
                     return self._train(backend)
                 if self.search.trains_one_stage:
                     self.say(NO_PRUNING)
-                while not flag.is_set() and (trials := self._next_round()):
+                while not flag.is_set() and (trials := self._next_round()) and not flag.is_set():
                     ended = self._round(trials, backend)
                     if ended is not None:
                         return ended

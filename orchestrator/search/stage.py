@@ -127,6 +127,8 @@ def train_trials(run: SearchRun, backend: RayBackend) -> Outcome | None:
     ledger, stop_path = run.search.ledger, f"drivers/{run.driver}.stop"
     claims = Claims(ledger, run.driver, run.search.base.graph)
     with stop_on_signals() as flag:
+        if flag.is_set():
+            return Outcome(signum=flag.signum)
         trials = StageTrials(run, claims, stop_path)
         refused = backend.preflight([trials.stage])
         if refused:

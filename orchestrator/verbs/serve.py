@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -71,27 +72,27 @@ def _described(environment: Mapping[str, str]) -> str:
 def _until_stopped(command: list[str], environment: Mapping[str, str]) -> int:
     """Run the server in a process group of its own, which a signal to this process ends as a whole."""
     server = subprocess.Popen(command, env=environment, start_new_session=True)
-    stopped = False
+    deadline: float | None = None
 
     def end(signum: int, frame: FrameType | None) -> None:
-        nonlocal stopped
-        stopped = True
+        nonlocal deadline
+        deadline = deadline or time.monotonic() + END_S
         _signal_group(server, signal.SIGTERM)
 
     before = {signum: signal.signal(signum, end) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
         while True:
             try:
-                code = server.wait(END_S if stopped else 1.0)
+                code = server.wait(1.0)
                 break
             except subprocess.TimeoutExpired:
-                if stopped:
+                if deadline is not None and time.monotonic() > deadline:
                     _signal_group(server, signal.SIGKILL)
     finally:
         _signal_group(server, signal.SIGKILL)  # what is left of its workers
         for signum, handler in before.items():
             signal.signal(signum, handler)
-    return 0 if stopped else code
+    return code if deadline is None else 0
 
 
 def _signal_group(server: subprocess.Popen[bytes], signum: int) -> None:

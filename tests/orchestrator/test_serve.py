@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.reading import UsageError
-from orchestrator.verbs.serve import read_env_file, server_environment
+from orchestrator.verbs.serve import _until_stopped, read_env_file, server_environment
 
 SECRET = "postgresql://mlflow:s3cr3t-w0rd@127.0.0.1/mlflow"
 
@@ -56,6 +56,20 @@ def test_the_one_endpoint_reaches_mlflows_s3_client() -> None:
     assert there["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert server_environment({**given, "AWS_ENDPOINT_URL": "http://a"})["MLFLOW_S3_ENDPOINT_URL"] == "http://a"
     assert "MLFLOW_S3_ENDPOINT_URL" not in server_environment(given)
+
+
+@pytest.mark.processes
+def test_a_server_has_its_time_to_end(tmp_path: Path) -> None:
+    ended = tmp_path / "ended"
+    script = (
+        "import os, pathlib, signal, sys, time\n"
+        f"end = lambda *_: (time.sleep(2.5), pathlib.Path({str(ended)!r}).touch(), os._exit(0))\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(60)\n"
+    )
+    assert _until_stopped([sys.executable, "-c", script], os.environ) == 0
+    assert ended.exists()
 
 
 @pytest.fixture

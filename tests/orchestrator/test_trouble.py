@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import http.server
+import os
 import pickle
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from orchestrator.graph import CellSpec
 from orchestrator.ledger import Ledger
 from orchestrator.opening import LedgerTrouble, check_writable, open_ledger
 from orchestrator.reasons import Reason, State
+from orchestrator.signals import stop_on_signals
 from orchestrator.storage import Storage
 from orchestrator.trouble import StorageAway, StorageRefused
 
@@ -69,6 +72,24 @@ def test_a_process_that_was_asked_to_stop_waits_no_longer(proxy: ShakyProxy, s3_
     finally:
         trouble.calm()
     assert time.monotonic() - began < 30
+
+
+def test_a_block_within_a_block_has_its_flag_and_does_not_calm() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with stop_on_signals() as flag:
+            with stop_on_signals() as first:
+                os.kill(os.getpid(), signal.SIGTERM)
+            with stop_on_signals() as second:
+                assert trouble._Process.hurried
+            assert first is second is flag
+            assert flag.signum == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is before
+        with stop_on_signals() as other:
+            assert not other.is_set()
+            assert not trouble._Process.hurried
+    finally:
+        trouble.calm()
 
 
 @pytest.mark.parametrize("requests", range(9))

@@ -133,3 +133,15 @@ def test_the_signature_names_what_is_searched_and_nothing_else(tmp_path: Path) -
     assert opened(tmp_path, None, *same).signature == first
     for other in ("search.seed=1", "search.sampler=random", "surprisal.n_steps=7", "data.melodies.pieces=5", "seed=1"):
         assert opened(tmp_path, None, other).signature != first, other
+
+
+@pytest.mark.parametrize("where", ["search.space", "sweep"])
+def test_no_choice_holds_a_password(tmp_path: Path, where: str) -> None:
+    given = '["https://me:hush-hush@host/a", b]'
+    changes = {
+        "search.space": (f"search.space={{data.path: {given}}}",),
+        "sweep": ("search=null", f"sweep=[{{data.path: {given}}}]"),
+    }
+    with pytest.raises(UsageError, match="can't hold a password") as refused:
+        opened(tmp_path, None, *changes[where])
+    assert "hush-hush" not in str(refused.value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from orchestrator.outcome import Outcome
 from orchestrator.search.records import Trial, TrialState
 from orchestrator.search.run import SearchRun
 from orchestrator.search.showing import best, command
+from orchestrator.signals import stop_on_signals
 from orchestrator.study import Execution
 
 
@@ -136,6 +139,31 @@ def test_an_interrupted_round_is_taken_up_before_anything_else_is_asked(
     assert len(running.trials) == 4
     after = Counter(log.read_text().splitlines())
     assert all(after[line] == 1 for line in count), "what was computed before is not computed again"
+
+
+def test_a_signal_that_comes_between_rounds_is_kept(run: Runs, log: Path) -> None:
+    with stop_on_signals() as flag:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert flag.is_set()
+        stopped = run({"search.n_trials": 4})
+    assert (run.outcome.signum, run.outcome.exit_code) == (signal.SIGTERM, 143)
+    assert stopped.trials == {}
+    assert log.read_text() == ""
+
+
+def test_a_signal_that_comes_while_a_round_is_planned_is_kept(
+    run: Runs, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = SearchRun._next_round
+
+    def hit(self: SearchRun) -> list[Trial]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return ask(self)
+
+    monkeypatch.setattr(SearchRun, "_next_round", hit)
+    run({"search.n_trials": 4})
+    assert run.outcome.signum == signal.SIGINT
+    assert log.read_text() == ""
 
 
 def test_random_searches_and_seeds_ask_for_other_settings(run: Runs) -> None:
