@@ -16,12 +16,13 @@ PAUSE_S = 15.0
 class Fault:
     """`strike` does harm to the lab, at the worker where a training is at work, and leaves the lab whole again.
 
-    A study whose driver it ends has to be submitted again.
+    A study whose driver it ends has to be submitted again. Cells are repeated for one of `reasons`, or it did no harm.
     """
 
     name: str
     strike: Callable[[Lab, Machine], None]
     ends_the_driver: bool = False
+    reasons: frozenset[str] = frozenset()
 
 
 def _kill_a_host(lab: Lab, worker: Machine) -> None:
@@ -65,12 +66,13 @@ def _fill_the_scratch_disk(lab: Lab, worker: Machine) -> None:
     worker.free_scratch()
 
 
+LOST = frozenset({"lost_process", "not_begun"})
 FAULTS = (
-    Fault("kill -9 a host", _kill_a_host),
-    Fault("cut its network", _cut_the_network),
-    Fault("kill the driver", _kill_the_driver, ends_the_driver=True),
-    Fault("kill the head", _kill_the_head, ends_the_driver=True),
+    Fault("kill -9 a host", _kill_a_host, reasons=LOST),
+    Fault("cut its network", _cut_the_network, reasons=LOST),
+    Fault("kill the driver", _kill_the_driver, ends_the_driver=True, reasons=frozenset({"interrupted"})),
+    Fault("kill the head", _kill_the_head, ends_the_driver=True, reasons=frozenset({"interrupted"})),
     Fault("restart MLflow", _restart_mlflow),
     Fault("restart S3", _restart_s3),
-    Fault("fill the scratch disk", _fill_the_scratch_disk),
+    Fault("fill the scratch disk", _fill_the_scratch_disk, reasons=frozenset({"no_space", "not_begun"})),
 )

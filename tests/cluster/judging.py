@@ -12,12 +12,14 @@ from typing import Any
 from hosts import wait_until
 from lab import Lab
 
+from orchestrator.stages import STAGES
+
 TRAININGS = ("autoencoder_base", "autoencoder", "flow")
 RESULTS = "CLUSTER_RESULTS"
 """Names the file that results are added to, one JSON object a line."""
 
 ORDINARY = {"new", "input_to_do"}
-OF_A_STUDY = ("orchestrator run", "ray::ImplicitFunc", "ray::autoencoder", "ray::flow")
+OF_A_STUDY = ("orchestrator run", "ray::ImplicitFunc", *(f"ray::{stage}" for stage in STAGES))
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ def judge(found: Left, calm: Left | None) -> None:
         assert found.tables.keys() == calm.tables.keys()
         assert not differing, f"tables differ from those of the undisturbed study: {differing}"
         assert len(found.runs) == len(calm.runs)
+        assert _curves(found) == _curves(calm), "points of curves are missing in MLflow"
+
+
+def _curves(found: Left) -> dict[str, dict[str, int]]:
+    """How many points each training's curves have, by signature."""
+    return {run["signature"]: run["metrics"] for run in found.runs if run["kind"] == "training"}
 
 
 def wait_for_quiet(lab: Lab, seconds: float = 60) -> None:

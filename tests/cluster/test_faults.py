@@ -32,6 +32,8 @@ def test_a_fault_costs_only_time(fault: Fault, cluster: Lab, calm: Left) -> None
         found = left(cluster, study, *SHORT)
         repeated = found.repeated
         judge(found, calm)
+        why = {reason for attempts in repeated.values() for reason, _ in attempts}
+        assert not fault.reasons or fault.reasons & why, f"the fault did no harm: {repeated}"
         wait_for_quiet(cluster)
         outcome = "same results" if not fault.ends_the_driver else "same results once submitted again"
     finally:
