@@ -58,6 +58,7 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     for done, one in enumerate(cells):
         config = one.config
         time.sleep(float(config.get("sleep_s", 0)))
+        _hold(config)
         _misbehave(config)
         if "fails" in config:
             yield Result(one.signature, failure=str(config["fails"]))
@@ -85,6 +86,12 @@ def _misbehave(config: Mapping[str, Any]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _hold(config: Mapping[str, Any]) -> None:
+    """Wait for the file `until`."""
+    while "until" in config and not Path(str(config["until"])).exists():
+        time.sleep(0.1)
+
+
 def _threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS", "0"))
 
@@ -103,6 +110,7 @@ def run_training(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
             checkpoints.save(step, lambda folder, step=step: (folder / "count.txt").write_text(str(step)))
         context.progress(step, steps, {"loss": 1.0 / step})
         if step > steps / 2:
+            _hold(config)
             _misbehave({key: value for key, value in config.items() if key == "dies_unless"})
         if context.should_stop():
             checkpoints.save(step, lambda folder, step=step: (folder / "count.txt").write_text(str(step)))

@@ -23,7 +23,7 @@ from orchestrator.study import Execution, run_study
 
 pytestmark = pytest.mark.processes
 
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # read when ray is imported
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "40")  # read when ray is imported
 GONE_S = 5.0
 NODE = {"num_cpus": 4, "object_store_memory": 100 * 2**20}
 
@@ -44,7 +44,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_all_nodes_lost_at_once_are_waited_for_and_cost_nothing_done(cluster: Any, tmp_path: Path) -> None:
     """Two trainings and two naps are at work when the only node goes; another one comes some seconds later."""
-    node = cluster.add_node(**NODE)
+    node = add_node(cluster)
     driver = start_driver(tmp_path, "nodes", "--started", f"--address={cluster.address}")
     try:
         read_until(driver, {"b0 3", "b1 3", "started n0", "started n1"})
@@ -53,7 +53,8 @@ def test_all_nodes_lost_at_once_are_waited_for_and_cost_nothing_done(cluster: An
         time.sleep(GONE_S)
         busy = (cpu_seconds(driver.pid) - used) / (time.monotonic() - began)
         assert driver.poll() is None
-        cluster.add_node(**NODE)
+        (tmp_path / "go").touch()
+        add_node(cluster)
         out, err = driver.communicate(timeout=150)
     finally:
         driver.kill()
@@ -61,13 +62,24 @@ def test_all_nodes_lost_at_once_are_waited_for_and_cost_nothing_done(cluster: An
     assert driver.returncode == 0, out + err
     assert busy < 0.7, "no busy loop while nothing can run"
     ledger = Ledger(Storage(str(tmp_path / "ledger")))
-    for spec in nodes():
+    for spec in nodes(tmp_path):
         history = ledger.history(spec.stage, spec.signature)
         assert [record.outcome for record in history] == ["interrupted", "done"]
         assert history[-1].reason is Reason.LOST_PROCESS
         status = ledger.status(spec.stage, spec.signature)
         assert status is not None
         assert status.metrics.get("began_at", 3) >= 3, "a training goes on from its checkpoint"
+
+
+def add_node(cluster: Any, tries: int = 3) -> Any:
+    """Start a node as an autoscaler would: again when it dies at its start, as Ray's do on a machine that is busy."""
+    for left in reversed(range(tries)):
+        try:
+            return cluster.add_node(**NODE)
+        except Exception:
+            if not left:
+                raise
+    raise AssertionError
 
 
 def read_until(driver: subprocess.Popen[str], wanted: set[str]) -> None:
@@ -106,7 +118,7 @@ def test_a_tune_that_ends_by_itself_loses_its_trials_and_a_new_one_goes_on(
     spec = cell("base", "b", steps=3)
     outcome = run_study(graph(spec), ledger, Execution(cpus=1), stages=STAGES)
     assert (outcome.exit_code, outcome.aborted, outcome.done) == (0, None, [spec.signature])
-    assert [record.reason for record in ledger.history("base", spec.signature)] == [Reason.LOST_PROCESS]
+    assert [record.reason for record in ledger.history("base", spec.signature)] == [Reason.NOT_BEGUN]
 
 
 def test_whoever_lost_its_ray_joins_no_other() -> None:

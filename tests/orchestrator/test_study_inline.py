@@ -360,14 +360,22 @@ def test_a_ledger_that_is_away_when_something_should_start_is_waited_for(
     assert (outcome.exit_code, outcome.aborted, len(outcome.done)) == (0, None, len(planned))
 
 
-def test_a_result_whose_word_was_lost_is_not_computed_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process is lost after it published and before the driver heard of it."""
+@pytest.mark.parametrize("unheard", [{"settled"}, {"started", "progress", "settled"}])
+def test_a_result_whose_word_was_lost_is_not_computed_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, unheard: set[str]
+) -> None:
+    """The process is lost after it published and before the driver heard of it, or of anything."""
+    monkeypatch.setattr("orchestrator.schedule.FIRST_PAUSE_S", 0.1)
     execute, lost = backends.execute, iter([True])
 
     def forgetful(order: WorkOrder, emit: Emit, should_stop: Any) -> None:
+        is_lost = next(lost, False)
+
         def tell(event: Event) -> None:
-            is_lost = event.kind == "settled" and next(lost, False)
-            emit(Event("lost", event.signature, sentence="its node died") if is_lost else event)
+            if not is_lost or event.kind not in unheard:
+                emit(event)
+            elif event.kind == "settled":
+                emit(Event("lost", event.signature, sentence="its node died"))
 
         execute(order, tell, should_stop)
 
