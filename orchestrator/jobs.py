@@ -127,9 +127,9 @@ class Jobs:
         """All that the job printed so far; nothing before it runs."""
         try:
             return str(self._client.get_job_logs(name))
-        except RuntimeError:
-            return ""
         except Exception as error:
+            if isinstance(error, RuntimeError) and self.find(name).state == "PENDING":
+                return ""
             raise JobTrouble(self._reason(error)) from None
 
     def follow(self, name: str) -> Iterator[str]:

@@ -7,11 +7,15 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from orchestrator.outcome import REFUSED
+
 if TYPE_CHECKING:
     from orchestrator.jobs import Job, Jobs
 
 SHOWN_LINES = 8
 EVERY_S = 3.0
+PATIENCE_S = 60.0
+"""So long a job is followed whose cluster doesn't answer: a tunnel is opened again in less."""
 
 
 def status(name: str, address: str | None, follow: bool) -> int:
@@ -24,13 +28,7 @@ def status(name: str, address: str | None, follow: bool) -> int:
         print("\n".join(f"  {line}" for line in lines[-SHOWN_LINES:]), flush=True)
         if not follow:
             return 0
-        seen = len(lines)
-        while not job.ended:
-            time.sleep(EVERY_S)
-            job, lines = jobs.find(name), jobs.logs(name).splitlines()
-            for line in lines[max(seen, len(lines) - SHOWN_LINES) :]:
-                print(f"  {line}", flush=True)
-            seen = len(lines)
+        job = _follow(jobs, job, len(lines))
         print(_state(job), flush=True)
         return job.exit_code
 
@@ -66,6 +64,26 @@ def stop(name: str, address: str | None) -> int:
         return 0
 
     return _with_jobs(address, end)
+
+
+def _follow(jobs: Jobs, job: Job, seen: int) -> Job:
+    """The job once it has ended; until then print what comes after the `seen` lines."""
+    from orchestrator.jobs import JobTrouble
+
+    answered = time.monotonic()
+    while not job.ended:
+        time.sleep(EVERY_S)
+        try:
+            job, lines = jobs.find(job.name), jobs.logs(job.name).splitlines()
+        except JobTrouble as error:
+            if error.code != REFUSED or time.monotonic() > answered + PATIENCE_S:
+                raise
+            continue
+        answered = time.monotonic()
+        for line in lines[seen:]:
+            print(f"  {line}", flush=True)
+        seen = max(seen, len(lines))
+    return job
 
 
 def _with_jobs(address: str | None, act: Callable[[Jobs], int]) -> int:
