@@ -18,7 +18,7 @@ from orchestrator.reading import UsageError, explain_science
 from orchestrator.search.config import SearchConfig
 from orchestrator.search.objective import Objective, judges, needed, objective_of, with_ancestors
 from orchestrator.search.records import Records, Trial, TrialState
-from orchestrator.search.space import Dimension, Settings, applied, dimensions
+from orchestrator.search.space import Dimension, Settings, applied, dimensions, every, identity
 from orchestrator.signature import canonical_json
 
 LEVELS = "surprisal.noise_levels"
@@ -103,6 +103,15 @@ class Search:
             cells = {**graph.cells, **cells}
             notes |= dict.fromkeys(graph.notes)
         return Graph(_parents_first(cells), tuple(notes))
+
+    def is_over(self, trials: Sequence[Trial]) -> bool:
+        """All trials are finished, and there are enough of them, or no settings are left to try."""
+        if not all(trial.finished for trial in trials):
+            return False
+        if len(trials) >= self.config.n_trials:
+            return True
+        there, tried = every(self.space), {identity(trial.settings) for trial in trials}
+        return there is not None and all(identity(settings) in tried for settings in there)
 
     def about(self) -> dict[str, Any]:
         """What was searched, for people who find the folder."""

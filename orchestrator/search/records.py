@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.paths import check_name
 from orchestrator.redaction import redact
+from orchestrator.signature import canonical_json
 from orchestrator.status import dump
 from orchestrator.storage import Storage
 
@@ -79,6 +80,25 @@ class Records:
         content = asdict(trial)
         content["intermediate"] = {str(share): value for share, value in sorted(trial.intermediate.items())}
         self.storage.write(self._at(f"{trial.number:05d}.json"), dump(content))
+
+    def place(self, trial: Trial) -> Trial:
+        """Write down a trial that was just asked for: under the next free number where its own holds other settings.
+
+        Where another driver wrote the same settings down, its record stands.
+        """
+        number = trial.number
+        while (there := self._read(number)) is not None:
+            if canonical_json(there.settings) == canonical_json(trial.settings):
+                return there
+            number += 1
+        placed = replace(trial, number=number)
+        self.put(placed)
+        return placed
+
+    def _read(self, number: int) -> Trial | None:
+        data = self.storage.read_many([self._at(f"{number:05d}.json")])
+        trial = next((_parsed(content) for content in data.values()), None)
+        return trial if trial is not None and trial.number == number else None
 
     def describe(self, about: Mapping[str, Any]) -> None:
         """Say once, for people and for later reports, what was searched."""

@@ -60,6 +60,7 @@ class SearchRun:
 
     def ask(self) -> Trial | None:
         """The next trial; None when there are enough, or the space is tried to its end."""
+        self.learn()
         config, known = self.search.config, [self.trials[number] for number in sorted(self.trials)]
         if len(known) >= config.n_trials or self._hopeless():
             return None
@@ -74,6 +75,22 @@ class SearchRun:
             {identity(trial.settings) for trial in known},
         )
         return None if settings is None else Trial(number, settings, exploratory=self.search.exploratory)
+
+    def take(self) -> Trial | None:
+        """The next trial, written down; one that another driver finished meanwhile is passed over."""
+        while (asked := self.ask()) is not None:
+            trial = self.search.records.place(asked)
+            self.trials[trial.number] = trial
+            if not trial.finished:
+                return trial
+        return None
+
+    def learn(self) -> None:
+        """Take over what other drivers wrote down meanwhile."""
+        for number, trial in self.search.records.trials().items():
+            mine = self.trials.get(number)
+            if mine is None or (trial.finished and not mine.finished and trial.cells == mine.cells):
+                self.trials[number] = trial
 
     def put(self, trial: Trial) -> None:
         """Write a trial down."""
@@ -99,7 +116,9 @@ class SearchRun:
         except NotAllowed as error:
             self.finish(trial.failed(str(error)))
             return None
-        self.put(replace(trial, cells=tuple(cell.signature for cell in planned.judges)))
+        cells = tuple(cell.signature for cell in planned.judges)
+        if self.trials[trial.number].cells != cells:
+            self.put(replace(trial, cells=cells))
         return planned
 
     # Rounds
@@ -150,9 +169,8 @@ class SearchRun:
         trials = self._pending()[: self.search.config.concurrent]
         if trials:
             return trials
-        while len(trials) < self.search.config.concurrent and (asked := self.ask()) is not None:
-            self.trials[asked.number] = asked
-            trials.append(asked)
+        while len(trials) < self.search.config.concurrent and (taken := self.take()) is not None:
+            trials.append(taken)
         return trials
 
     def _round(self, trials: Sequence[Trial], backend: RayBackend | None) -> Outcome | None:
@@ -196,8 +214,12 @@ class SearchRun:
                 self.put(replace(trial, state=TrialState.RUNNING, sentence=""))
 
     def _whole(self) -> Outcome:
-        """The search as one study of what its trials left: cached, unless files were lost."""
-        return self._study(self.search.graph(self.trials.values()), None)
+        """The search as one study of what its trials left: cached, unless files were lost.
+
+        Trials that another driver has in hand are its own to finish.
+        """
+        self.learn()
+        return self._study(self.search.graph(trial for trial in self.trials.values() if trial.finished), None)
 
     def _outcome(self, outcome: Outcome) -> Outcome:
         done = [*self._done, *(signature for signature in outcome.done if signature not in self._done)]

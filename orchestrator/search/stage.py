@@ -48,9 +48,13 @@ class StageTrials:
     def next(self) -> tuple[Trial, WorkOrder] | str:
         """A trial to start: first those that were interrupted; `WAIT`, or `ALL_ASKED`."""
         while not self.closed:
-            self._next = self._next or (self._again.pop(0) if self._again else self.run.ask())
+            self._next = self._next or (self._again.pop(0) if self._again else self.run.take())
             if self._next is None:
                 return ALL_ASKED
+            self.run.learn()
+            if self.run.trials[self._next.number].finished:
+                self._next = None  # by another driver
+                continue
             planned = self.run.plan(self._next)
             if planned is None:
                 self._next = None

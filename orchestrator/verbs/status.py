@@ -11,6 +11,7 @@ from orchestrator.opening import Study
 from orchestrator.reasons import SENTENCES, State
 from orchestrator.report.tables import aligned
 from orchestrator.search.plan import Search
+from orchestrator.search.records import TrialState
 from orchestrator.search.showing import as_json, missing_data, summary, table
 from orchestrator.signature import SHORT
 from orchestrator.stages import STAGES
@@ -18,6 +19,8 @@ from orchestrator.standing import stand
 
 HEARTBEAT_S = 60.0
 FOLLOW_EVERY_S = 5.0
+QUIET_LOOKS = 6
+"""A search has no driver at work between its rounds: after so many looks without one, nobody works on it."""
 
 
 def status(study: Study, wants_json: bool) -> str:
@@ -58,7 +61,7 @@ def status(study: Study, wants_json: bool) -> str:
 
 def follow(study: Study, show: Callable[[str], None]) -> int:
     """Show where the study stands whenever that changes, until all is settled or nobody works on it."""
-    shown = ""
+    shown, quiet = "", 0
     while True:
         study = study.now()
         text = status(study, wants_json=False)
@@ -67,10 +70,20 @@ def follow(study: Study, show: Callable[[str], None]) -> int:
             shown = text
         _, states = stand(study.graph, study.ledger)
         kinds = Counter(state for state, _, _ in states.values())
-        whole = not kinds[State.TO_DO] and study.search is None
-        if whole or not study.ledger.alive_drivers(HEARTBEAT_S):
-            return 0 if set(kinds) == {State.CACHED} else 1
+        over, failed = _search_end(study.search)
+        quiet = 0 if study.ledger.alive_drivers(HEARTBEAT_S) else quiet + 1
+        whole = not kinds[State.TO_DO] and over
+        if whole or quiet >= (1 if study.search is None else QUIET_LOOKS):
+            return 0 if over and not failed and set(kinds) == {State.CACHED} else 1
         time.sleep(FOLLOW_EVERY_S)
+
+
+def _search_end(search: Search | None) -> tuple[bool, bool]:
+    """Whether a search, if there is one, has no trial left to do; whether one failed."""
+    if search is None:
+        return True, False
+    trials = search.trials()
+    return search.is_over(trials), any(trial.state is TrialState.FAILED for trial in trials)
 
 
 def _search_lines(search: Search) -> list[str]:

@@ -14,8 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
+from orchestrator.ledger import Ledger
 from orchestrator.report.figures import style
 from orchestrator.search import run as search_run
+from orchestrator.verbs import status as status_verb
 
 SPACE = {"surprisal.noise_levels": [0.1, 0.3, 0.5]}
 BY_EEG = {**fake_study.EEG, "search.objective": "delta_r", "search.space": SPACE}
@@ -117,3 +119,22 @@ def test_plan_status_and_report_show_the_trials(tmp_path: Path) -> None:
     table = (tmp_path / "ledger/reports/fake/tables/trials.csv").read_text().splitlines()
     assert table[0] == "trial,surprisal.noise_levels,objective,value,state,why,cells"
     assert (tmp_path / "ledger/reports/fake/figures/search.png").stat().st_size > 1000
+
+
+def test_following_a_search_ends_with_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_verb, "FOLLOW_EVERY_S", 0.0)
+    two = {**BY_PITCH, "search.n_trials": 2}
+    call("run", tmp_path, two, "--inline")
+    assert call("status", tmp_path, two, "--follow").exit_code == 0
+    assert call("status", tmp_path, BY_PITCH, "--follow").exit_code == 1, "one setting is left, and nobody tries it"
+
+    looks = iter([set(), set(), {"driver"}, set()])
+
+    def alive(self: Ledger, within_s: float) -> set[str]:
+        found: set[str] = next(looks, set())
+        if found:
+            call("run", tmp_path, BY_PITCH, "--inline")
+        return found
+
+    monkeypatch.setattr(Ledger, "alive_drivers", alive)
+    assert call("status", tmp_path, BY_PITCH, "--follow").exit_code == 0, "a gap between two rounds is no end"

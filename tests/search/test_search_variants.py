@@ -14,10 +14,11 @@ import pytest
 
 from orchestrator.opening import open_study
 from orchestrator.outcome import Outcome
-from orchestrator.search.records import Trial, TrialState
+from orchestrator.search.records import Records, Trial, TrialState
 from orchestrator.search.run import SearchRun
 from orchestrator.search.showing import best, command
 from orchestrator.signals import stop_on_signals
+from orchestrator.storage import Storage
 from orchestrator.study import Execution
 
 
@@ -206,6 +207,32 @@ def test_records_that_cannot_be_read_are_asked_for_again(run: Runs) -> None:
     record.write_text("{")
     again = run({"search.n_trials": 3, "search.concurrent": 1})
     assert again.trials == first.trials
+
+
+def test_two_drivers_do_not_overwrite_each_others_trials(tmp_path: Path) -> None:
+    mine, theirs = (Records(Storage(str(tmp_path)), "ab" * 16) for _ in range(2))
+    first = mine.place(Trial(0, {"a": 1})).completed(0.5)
+    mine.put(first)
+    assert theirs.place(Trial(0, {"a": 2})).number == 1, "the next free number"
+    assert theirs.place(Trial(0, {"a": 1})) == first, "the same settings are one trial"
+    assert mine.place(Trial(0, {"a": 3})).number == 2
+    assert [trial.settings["a"] for _, trial in sorted(mine.trials().items())] == [1, 2, 3]
+
+
+def test_what_another_driver_tried_meanwhile_counts(run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = Trial(0, {"surprisal.noise_levels": [0.7]}).failed("theirs")
+    ask = SearchRun._next_round
+
+    def meanwhile(self: SearchRun) -> list[Trial]:
+        if 0 not in self.search.records.trials():
+            self.search.records.put(theirs)
+        return ask(self)
+
+    monkeypatch.setattr(SearchRun, "_next_round", meanwhile)
+    running = run({"search.n_trials": 3})
+    assert running.trials[0] == theirs
+    assert running.search.records.trials() == running.trials
+    assert len({str(found) for found in settings(running)}) == len(running.trials) == 3
 
 
 def test_the_best_is_ready_to_type(run: Runs) -> None:
