@@ -19,6 +19,7 @@ from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from orchestrator.node_facts import token_trouble
 from orchestrator.provenance import RESUME
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -81,6 +82,8 @@ class Jobs:
                 "dashboard CLUSTER.yaml or an SSH tunnel)",
                 2,
             )
+        if trouble := token_trouble():
+            raise JobTrouble(trouble)
         os.environ["RAY_API_SERVER_ADDRESS"] = self.address  # which Ray puts before the address it is given
         self._client: JobSubmissionClient = self._ask(JobSubmissionClient, self.address)
 

@@ -14,10 +14,10 @@ from types import FrameType
 
 from orchestrator.reading import UsageError
 from orchestrator.redaction import redact
+from orchestrator.remote import ENDPOINT_VARIABLES
 
 HOST = "127.0.0.1"
 STORE, ARTIFACTS = "MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION"
-ENDPOINTS = ("ORCHESTRATOR_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 SMALL = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 END_S = 10.0
 
@@ -38,7 +38,7 @@ def server_environment(given: Mapping[str, str]) -> dict[str, str]:
     for name, example in ((STORE, "postgresql://USER:PASSWORD@HOST/DATABASE"), (ARTIFACTS, "s3://bucket/prefix")):
         if not given.get(name):
             raise UsageError(f"ui --serve: {name} is not set; put {name}={example} into a file (0600) for --env-file")
-    endpoint = next((given[name] for name in ENDPOINTS if given.get(name)), None)
+    endpoint = next((given[name] for name in ENDPOINT_VARIABLES if given.get(name)), None)
     s3 = {"MLFLOW_S3_ENDPOINT_URL": endpoint} if endpoint else {}
     return {**s3, **SMALL, **given}
 

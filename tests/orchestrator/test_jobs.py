@@ -134,6 +134,7 @@ def test_a_job_that_died_with_its_head_is_resumed_by_submitting_it_again(head: H
     head.until(job, r"tunes: 0 of 1, 1 running")
     wrong = tmp_path / "wrong"
     wrong.write_text("0" * 64)
+    wrong.chmod(0o600)
     refused = head.says("status", job, RAY_AUTH_TOKEN_PATH=str(wrong))
     assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
     assert "refuses the token: set RAY_AUTH_MODE=token" in refused.stderr

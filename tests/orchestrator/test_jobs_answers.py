@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.job_submission import JobStatus
+from typer.testing import CliRunner
 
 from orchestrator import jobs
+from orchestrator.cli import app
 from orchestrator.verbs import jobs as verbs
 
 ADDRESS = "http://127.0.0.1:9"
@@ -98,3 +101,19 @@ def test_a_cluster_that_stays_away_ends_the_following(
     cluster._client.states = [JobStatus.RUNNING, ConnectionError("no route")]
     assert verbs.status("j", ADDRESS, follow=True) == 3
     assert capsys.readouterr().err.startswith(f"orchestrator: no Ray cluster answers at {ADDRESS}")
+
+
+@pytest.mark.parametrize("words", [["status", "j"], ["logs", "j"], ["stop", "j"]], ids=lambda words: words[0])
+def test_a_token_that_others_may_read_is_refused(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("t")
+    token.chmod(0o644)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    result = CliRunner().invoke(app, [*words, "--address", ADDRESS])
+    assert (result.exit_code, result.stderr) == (
+        3,
+        f"orchestrator: {token}: others may read it (mode 0644); chmod 600 {token}\n",
+    )
