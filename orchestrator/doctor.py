@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cluster_file import ClusterFileMistake, read_cluster_file
 from orchestrator.node_facts import NodeFacts, known_file, ledger_trouble, node_facts, one_line
-from orchestrator.opening import LedgerTrouble, Study, open_study, tracking_store
+from orchestrator.opening import LedgerTrouble, Study, ledger_storage, open_study, tracking_store
 from orchestrator.reading import load_experiment
 from orchestrator.redaction import redact
 from orchestrator.stages import STAGES, Stage, with_requests
@@ -47,7 +47,7 @@ def examine(path: str, overrides: Sequence[str], ledger: str | None, address: st
     """Look at everything in turn; without an `address` at this machine alone."""
     given = [f"execution.ledger={ledger}", *overrides] if ledger is not None else list(overrides)
     settings = load_experiment(path, given).experiment.execution
-    storage = _storage(settings)
+    storage = ledger_storage(settings.ledger, settings.s3_endpoint_url)
     trouble = ledger_trouble(storage)
     yield Finding("ledger", not trouble, trouble or f"{storage.shown} can be written, read and listed from here")
     study = None
@@ -65,11 +65,6 @@ def examine(path: str, overrides: Sequence[str], ledger: str | None, address: st
         yield from _this_machine(settings, stages)
     else:
         yield from _cluster(address, settings, stages, None if trouble else storage)
-
-
-def _storage(settings: ExecutionConfig) -> Storage:
-    endpoint = settings.s3_endpoint_url
-    return Storage(settings.ledger, {"endpoint_url": endpoint} if endpoint else {})
 
 
 def _planned(study: Study | None, settings: ExecutionConfig) -> list[Stage]:

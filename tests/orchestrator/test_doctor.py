@@ -73,6 +73,14 @@ def test_an_mlflow_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: py
     assert "\n" not in finding["sentence"]
 
 
+def test_nodes_are_asked_for_the_store_that_a_run_would_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Storage] = []
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(doctor, "ledger_trouble", lambda storage: asked.append(storage) or "not now")
+    findings(DEMO, *SMALL, "--ledger", "s3://bucket/prefix")
+    assert [storage.options for storage in asked] == [{"endpoint_url": "http://127.0.0.1:9"}]
+
+
 def test_no_cluster_there_is_a_finding(tmp_path: Path) -> None:
     code, found = findings(DEMO, *SMALL, "--ledger", str(tmp_path), "--address", "http://127.0.0.1:8265")
     (finding,) = of(found, "cluster")
