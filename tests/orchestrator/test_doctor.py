@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,6 +194,31 @@ def test_the_environment_is_named_by_the_lock_it_was_made_from(tmp_path: Path, m
     assert node_facts(None, "").packages == "lock abababababab"
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_make_installs_again_when_the_lock_is_another_whatever_its_date(tmp_path: Path) -> None:
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    lock, ready = tmp_path / "requirements.lock", tmp_path / ".venv/.ready"
+    ready.parent.mkdir()
+    ready.write_text(hashlib.sha256(lock.read_bytes()).hexdigest() + "\n")
+
+    def is_to_be_made(*, locked_at: float, declared_at: float) -> bool:
+        os.utime(lock, (locked_at, locked_at))
+        os.utime(tmp_path / "pyproject.toml", (declared_at, declared_at))
+        os.utime(ready, (1000.0, 1000.0))
+        words = ["make", "--question", f"PYTHON={sys.executable}", ".venv/.ready"]
+        return subprocess.run(words, cwd=tmp_path, check=False).returncode == 1
+
+    assert not is_to_be_made(locked_at=500.0, declared_at=500.0)
+    assert not is_to_be_made(locked_at=2000.0, declared_at=500.0), "it is the same lock"
+    assert is_to_be_made(locked_at=500.0, declared_at=2000.0)
+    lock.write_text("another\n")
+    assert is_to_be_made(locked_at=500.0, declared_at=500.0), "rsync kept its date"
+    ready.write_text("")
+    assert is_to_be_made(locked_at=500.0, declared_at=500.0)
+
+
 def test_make_notes_the_lock() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert 'hashlib.sha256(open("requirements.lock", "rb").read()).hexdigest())' in makefile
+    assert "echo $(LOCK) > $@" in makefile
