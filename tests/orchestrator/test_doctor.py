@@ -20,6 +20,7 @@ from orchestrator.backends import RayBackend
 from orchestrator.cli import app
 from orchestrator.doctor import Finding
 from orchestrator.node_facts import NodeFacts, installed, ledger_on_nodes, ledger_trouble, node_facts, token_trouble
+from orchestrator.provenance import lock_hash, process_facts
 from orchestrator.stages import STAGES
 from orchestrator.storage import Storage
 
@@ -93,7 +94,7 @@ def test_no_cluster_there_is_a_finding(tmp_path: Path) -> None:
     assert "orchestrator submit" in finding["sentence"]
 
 
-FACTS = NodeFacts("3.11.7", "2.60.0", "lock abc", "c0ffee", "123", "", "", "/tmp", 2**40)
+FACTS = NodeFacts("3.11.7", "2.60.0", f"lock {lock_hash()[:12]}", "c0ffee", "123", "", "", "/tmp", 2**40)
 
 
 class Nodes:
@@ -154,6 +155,13 @@ def test_a_node_that_differs_is_named_with_the_remedy(
     assert all(word in bad[0].sentence for word in words)
 
 
+def test_nodes_that_agree_on_another_lock_than_the_codes_are_to_be_installed_again() -> None:
+    old = replace(FACTS, packages="lock 0123456789ab")
+    (bad,) = [finding for finding in asked(None, "s3://b", a=old, b=old)["versions"] if not finding.ok]
+    assert "are those of lock 0123456789ab" in bad.sentence
+    assert f"asks for lock {lock_hash()[:12]}; run make up" in bad.sentence
+
+
 def test_a_node_that_gives_no_answer_and_a_ledger_on_own_disks(tmp_path: Path) -> None:
     found = asked(Storage(str(tmp_path)), str(tmp_path), a=FACTS, b=TimeoutError("no answer in 60 s"))
     assert "file:///" in found["ledger"][0].sentence
@@ -192,6 +200,7 @@ def test_the_environment_is_named_by_the_lock_it_was_made_from(tmp_path: Path, m
     (tmp_path / ".ready").write_text("ab" * 32 + "\n")
     assert installed() == "lock abababababab"
     assert node_facts(None, "").packages == "lock abababababab"
+    assert process_facts.__wrapped__()["lock"] == "ab" * 32, "what computes, not what travelled"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
