@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cluster_file import ClusterFileMistake, read_cluster_file
 from orchestrator.node_facts import NodeFacts, known_file, ledger_trouble, node_facts, one_line
-from orchestrator.opening import LedgerTrouble, Study, open_study, tracking_store
+from orchestrator.opening import LedgerTrouble, Study, ledger_storage, open_study, tracking_store
+from orchestrator.provenance import UNKNOWN, lock_hash
 from orchestrator.reading import load_experiment
 from orchestrator.redaction import redact
 from orchestrator.stages import STAGES, Stage, with_requests
@@ -47,7 +48,7 @@ def examine(path: str, overrides: Sequence[str], ledger: str | None, address: st
     """Look at everything in turn; without an `address` at this machine alone."""
     given = [f"execution.ledger={ledger}", *overrides] if ledger is not None else list(overrides)
     settings = load_experiment(path, given).experiment.execution
-    storage = _storage(settings)
+    storage = ledger_storage(settings.ledger, settings.s3_endpoint_url)
     trouble = ledger_trouble(storage)
     yield Finding("ledger", not trouble, trouble or f"{storage.shown} can be written, read and listed from here")
     study = None
@@ -65,11 +66,6 @@ def examine(path: str, overrides: Sequence[str], ledger: str | None, address: st
         yield from _this_machine(settings, stages)
     else:
         yield from _cluster(address, settings, stages, None if trouble else storage)
-
-
-def _storage(settings: ExecutionConfig) -> Storage:
-    endpoint = settings.s3_endpoint_url
-    return Storage(settings.ledger, {"endpoint_url": endpoint} if endpoint else {})
 
 
 def _planned(study: Study | None, settings: ExecutionConfig) -> list[Stage]:
@@ -214,8 +210,21 @@ def _same(facts: Mapping[str, NodeFacts]) -> Iterator[Finding]:
             listed = "; ".join(f"{value[:20]} on {', '.join(names)}" for value, names in kinds.items())
             remedy = "make .venv/.ready on each node" if attribute == "packages" else "run ray up again"
             yield Finding("versions", False, f"{word} differs between nodes: {listed}; {remedy}")
+        elif attribute == "packages" and (trouble := _old_packages(kinds)):
+            yield Finding("versions", False, trouble)
         elif kinds:
             yield Finding("versions", True, f"{word}: {next(iter(kinds))[:20]} on all nodes")
+
+
+def _old_packages(kinds: Iterable[str]) -> str | None:
+    """A sentence where all nodes have packages of one lock, but the code at hand has another."""
+    lock = lock_hash()
+    other = [kind for kind in kinds if kind.startswith("lock ") and kind != f"lock {lock[:12]}"]
+    if lock == UNKNOWN or not other:
+        return None
+    return (
+        f"the nodes' packages are those of {other[0]}, this code asks for lock {lock[:12]}; run make up (ray up) again"
+    )
 
 
 def _each(facts: Mapping[str, NodeFacts], check: str, attribute: str, fine: str) -> Iterator[Finding]:

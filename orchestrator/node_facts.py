@@ -6,7 +6,6 @@ import hashlib
 import os
 import secrets
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.node_cache import default_folder
-from orchestrator.provenance import process_facts
+from orchestrator.provenance import installed_lock, process_facts
 from orchestrator.storage import Storage
 from orchestrator.trouble import described
 
@@ -117,10 +116,8 @@ def token_trouble() -> str:
 
 def installed() -> str:
     """The lock file that this environment was installed from, as the Makefile noted it; else a digest of packages."""
-    with suppress(OSError):
-        noted = (Path(sys.prefix) / ".ready").read_text().strip()
-        if len(noted) == 64:
-            return f"lock {noted[:12]}"
+    if lock := installed_lock():
+        return f"lock {lock[:12]}"
     names = sorted(f"{found.metadata['Name']}=={found.version}".lower() for found in metadata.distributions())
     return "packages " + hashlib.sha256(" ".join(names).encode()).hexdigest()[:12]
 

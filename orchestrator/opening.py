@@ -99,6 +99,12 @@ def tracking_store(storage: Storage) -> str:
     return f"sqlite:///{local_home(storage) / 'mlflow.db'}"
 
 
+def ledger_storage(root: str, s3_endpoint_url: str | None = None) -> Storage:
+    """Where a ledger is; its endpoint is taken along to nodes whose environment doesn't name it."""
+    endpoint = s3_endpoint(s3_endpoint_url)
+    return Storage(root, {"endpoint_url": endpoint} if endpoint else {})
+
+
 def open_ledger(root: str, s3_endpoint_url: str | None = None) -> Ledger:
     """The ledger at a folder or URL, once it has answered; the endpoint may also come from the environment.
 
@@ -107,8 +113,7 @@ def open_ledger(root: str, s3_endpoint_url: str | None = None) -> Ledger:
     LedgerTrouble
         It cannot be read: no folder, no bucket, no rights, no credentials, no such protocol or host.
     """
-    endpoint = s3_endpoint(s3_endpoint_url)  # taken along to nodes whose environment doesn't name it
-    storage = Storage(root, {"endpoint_url": endpoint} if endpoint else {})
+    storage = ledger_storage(root, s3_endpoint_url)
     try:
         if storage.is_local and Path(storage.root).exists() and not Path(storage.root).is_dir():
             raise NotADirectoryError("it is a file, not a folder")

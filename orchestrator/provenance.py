@@ -7,6 +7,7 @@ import os
 import platform
 import socket
 import subprocess
+import sys
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +30,7 @@ def utc_now() -> str:
 
 @lru_cache(maxsize=1)
 def process_facts() -> dict[str, str]:
-    """Host, Python, commit, code, lock file and CPU of this process; asked once."""
+    """Host, Python, commit, code, installed lock and CPU of this process; asked once."""
     commit, dirty = _commit()
     return {
         "host": socket.gethostname(),
@@ -37,7 +38,7 @@ def process_facts() -> dict[str, str]:
         "commit": commit,
         "dirty": dirty,
         "source": source_hash(_CHECKOUT),
-        "lock": _lock_hash(),
+        "lock": installed_lock() or lock_hash(),
         "cpu": _cpu_model(),
     }
 
@@ -99,7 +100,17 @@ def _git(*words: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
 
 
-def _lock_hash() -> str:
+def installed_lock() -> str | None:
+    """SHA-256 of the lock that this environment was installed from, where the Makefile noted it."""
+    try:
+        noted = (Path(sys.prefix) / ".ready").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    return noted if len(noted) == 64 else None
+
+
+def lock_hash() -> str:
+    """SHA-256 of the lock that lies beside this code; another one may be installed."""
     try:
         return hashlib.sha256((_CHECKOUT / "requirements.lock").read_bytes()).hexdigest()
     except OSError:

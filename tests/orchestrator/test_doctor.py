@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,7 @@ from orchestrator.backends import RayBackend
 from orchestrator.cli import app
 from orchestrator.doctor import Finding
 from orchestrator.node_facts import NodeFacts, installed, ledger_on_nodes, ledger_trouble, node_facts, token_trouble
+from orchestrator.provenance import lock_hash, process_facts
 from orchestrator.stages import STAGES
 from orchestrator.storage import Storage
 
@@ -73,6 +79,14 @@ def test_an_mlflow_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: py
     assert "\n" not in finding["sentence"]
 
 
+def test_nodes_are_asked_for_the_store_that_a_run_would_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Storage] = []
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(doctor, "ledger_trouble", lambda storage: asked.append(storage) or "not now")
+    findings(DEMO, *SMALL, "--ledger", "s3://bucket/prefix")
+    assert [storage.options for storage in asked] == [{"endpoint_url": "http://127.0.0.1:9"}]
+
+
 def test_no_cluster_there_is_a_finding(tmp_path: Path) -> None:
     code, found = findings(DEMO, *SMALL, "--ledger", str(tmp_path), "--address", "http://127.0.0.1:8265")
     (finding,) = of(found, "cluster")
@@ -80,7 +94,7 @@ def test_no_cluster_there_is_a_finding(tmp_path: Path) -> None:
     assert "orchestrator submit" in finding["sentence"]
 
 
-FACTS = NodeFacts("3.11.7", "2.60.0", "lock abc", "c0ffee", "123", "", "", "/tmp", 2**40)
+FACTS = NodeFacts("3.11.7", "2.60.0", f"lock {lock_hash()[:12]}", "c0ffee", "123", "", "", "/tmp", 2**40)
 
 
 class Nodes:
@@ -141,6 +155,13 @@ def test_a_node_that_differs_is_named_with_the_remedy(
     assert all(word in bad[0].sentence for word in words)
 
 
+def test_nodes_that_agree_on_another_lock_than_the_codes_are_to_be_installed_again() -> None:
+    old = replace(FACTS, packages="lock 0123456789ab")
+    (bad,) = [finding for finding in asked(None, "s3://b", a=old, b=old)["versions"] if not finding.ok]
+    assert "are those of lock 0123456789ab" in bad.sentence
+    assert f"asks for lock {lock_hash()[:12]}; run make up" in bad.sentence
+
+
 def test_a_node_that_gives_no_answer_and_a_ledger_on_own_disks(tmp_path: Path) -> None:
     found = asked(Storage(str(tmp_path)), str(tmp_path), a=FACTS, b=TimeoutError("no answer in 60 s"))
     assert "file:///" in found["ledger"][0].sentence
@@ -185,8 +206,34 @@ def test_the_environment_is_named_by_the_lock_it_was_made_from(tmp_path: Path, m
     (tmp_path / ".ready").write_text("ab" * 32 + "\n")
     assert installed() == "lock abababababab"
     assert node_facts(None, "").packages == "lock abababababab"
+    assert process_facts.__wrapped__()["lock"] == "ab" * 32, "what computes, not what travelled"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_make_installs_again_when_the_lock_is_another_whatever_its_date(tmp_path: Path) -> None:
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    lock, ready = tmp_path / "requirements.lock", tmp_path / ".venv/.ready"
+    ready.parent.mkdir()
+    ready.write_text(hashlib.sha256(lock.read_bytes()).hexdigest() + "\n")
+
+    def is_to_be_made(*, locked_at: float, declared_at: float) -> bool:
+        os.utime(lock, (locked_at, locked_at))
+        os.utime(tmp_path / "pyproject.toml", (declared_at, declared_at))
+        os.utime(ready, (1000.0, 1000.0))
+        words = ["make", "--question", f"PYTHON={sys.executable}", ".venv/.ready"]
+        return subprocess.run(words, cwd=tmp_path, check=False).returncode == 1
+
+    assert not is_to_be_made(locked_at=500.0, declared_at=500.0)
+    assert not is_to_be_made(locked_at=2000.0, declared_at=500.0), "it is the same lock"
+    assert is_to_be_made(locked_at=500.0, declared_at=2000.0)
+    lock.write_text("another\n")
+    assert is_to_be_made(locked_at=500.0, declared_at=500.0), "rsync kept its date"
+    ready.write_text("")
+    assert is_to_be_made(locked_at=500.0, declared_at=500.0)
 
 
 def test_make_notes_the_lock() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert 'hashlib.sha256(open("requirements.lock", "rb").read()).hexdigest())' in makefile
+    assert "echo $(LOCK) > $@" in makefile
