@@ -15,6 +15,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.manifest import Manifest, resolve_also
 from orchestrator.planner import build_variants
 from orchestrator.reading import UsageError, explain_science
+from orchestrator.reasons import State
 from orchestrator.search.config import SearchConfig
 from orchestrator.search.objective import Objective, judges, needed, objective_of, with_ancestors
 from orchestrator.search.records import Records, Trial, TrialState
@@ -89,7 +90,7 @@ class Search:
         return [self._current(trial) for _, trial in sorted(self.records.trials().items())]
 
     def graph(self, trials: Iterable[Trial], without_pruned: bool = True) -> Graph:
-        """All cells of some trials, each once; a training that was stopped early is to do in no study but its own."""
+        """All cells of some trials, each once; a training stopped early, or given up, is to do in no other study."""
         cells: dict[str, CellSpec] = {}
         notes: dict[str, None] = {}
         for trial in trials:
@@ -98,11 +99,18 @@ class Search:
             except NotAllowed:
                 continue
             graph = planned.graph
-            if without_pruned and trial.state is TrialState.PRUNED:
+            if without_pruned and self._is_left(trial, planned):
                 graph = with_ancestors(graph, [cell.signature for cell in planned.judges], themselves=False)
             cells = {**graph.cells, **cells}
             notes |= dict.fromkeys(graph.notes)
         return Graph(_parents_first(cells), tuple(notes))
+
+    def _is_left(self, trial: Trial, planned: Planned) -> bool:
+        """The trial ended without its training: stopped early, or given up with no failure of the cell."""
+        if trial.state is not TrialState.FAILED or not self.trains_one_stage:
+            return trial.state is TrialState.PRUNED
+        found = self.ledger.survey(planned.judges, full=False)
+        return any(state is State.TO_DO for state, _, _ in found.values())
 
     def is_over(self, trials: Sequence[Trial]) -> bool:
         """All trials are finished, and there are enough of them, or no settings are left to try."""

@@ -109,10 +109,10 @@ class StageTrials:
         self.run.search.ledger.abandon_last(cell, Reason.PRUNED)
         self.run.finish(self.run.trials[number].pruned())
 
-    def lost(self, number: int) -> None:
-        """Its process died too often."""
+    def lost(self, number: int, why: str = "") -> None:
+        """Its process died too often, or what it said itself was in its way."""
         self._let_go(number)
-        self.run.finish(self.run.trials[number].failed(LOST))
+        self.run.finish(self.run.trials[number].failed(why or LOST))
 
     def stopped(self, number: int) -> None:
         """The search was asked to stop: the trial goes on from its checkpoint next time."""

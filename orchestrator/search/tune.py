@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -24,11 +26,13 @@ from ray.tune.search.optuna import OptunaSearch
 
 from orchestrator.ledger import Ledger
 from orchestrator.orders import Event, Pruned, WorkOrder
-from orchestrator.reasons import Reason, State
+from orchestrator.reasons import SENTENCES, TROUBLES, Reason, State
+from orchestrator.schedule import FIRST_PAUSE_S, LONGEST_PAUSE_S, PATIENCE_S
 from orchestrator.search import sampler
 from orchestrator.search.objective import VALIDATION_LOSS
 from orchestrator.search.records import Trial
 from orchestrator.search.stage import ALL_ASKED, StageTrials
+from orchestrator.trouble import StorageAway
 from orchestrator.worker import execute, sentence, stop_marker
 
 SHARE = "share_of_steps"
@@ -40,43 +44,97 @@ os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "300")
 
 LOSSES_ALLOWED = 3
 PAUSE_S = 5.0
+GLANCE_S = 1.0
+
+
+class _Reports:
+    """What a trial tells of itself: every new validation loss at once, the rest now and then; its end with `send`."""
+
+    def __init__(self) -> None:
+        self.lost: Event | None = None
+        self.over = False
+        self.reason = Reason.NEW
+        self._step = 0
+        self._waiting: list[Event] = []
+        self._sent, self._last = -REPORT_EVERY_S, math.nan
+
+    def __call__(self, event: Event) -> None:
+        if self.over:
+            return
+        if event.kind in ("lost", "corrupt", "again"):
+            self.lost = replace(event, step=self._step)
+            return
+        self._step = max(self._step, event.step)
+        loss = event.metrics.get(VALIDATION_LOSS) if event.kind == "progress" else None
+        is_new = loss is not None and loss != self._last
+        self._waiting.append(replace(event, reason=self.reason) if event.kind == "started" else event)
+        if event.kind == "progress" and not is_new and time.monotonic() - self._sent < REPORT_EVERY_S:
+            return
+        share = min(100, 100 * event.step // max(event.total, 1))
+        self._last = loss if is_new and loss is not None else self._last
+        self.send({VALIDATION_LOSS: loss, SHARE: share} if is_new else {})
+
+    def send(self, news: Mapping[str, Any], *more: Event) -> None:
+        """Report all that waits."""
+        batch = Box([*self._waiting, *more])
+        self._waiting, self._sent = [], time.monotonic()
+        try:
+            tune.report({"events": batch, **news})
+        except SystemExit:  # how Tune tells a function that its trial was stopped
+            self.over = True
+            raise Pruned from None
 
 
 def train(config: dict[str, Any]) -> None:
     """The trainable: one trial from its last checkpoint in the ledger; every new validation loss is reported."""
     order: WorkOrder = config["order"].content
-    (cell,) = order.cells
-    state, reason, _ = Ledger(order.storage).survey([cell], full=False)[cell.signature]
-    reason = Reason.RETRY_REQUESTED if state is State.FAILED else reason
-    waiting: list[Event] = []
-    sent, last, over = -REPORT_EVERY_S, None, False
-
-    def emit(event: Event) -> None:
-        nonlocal sent, last, over
-        if over:
-            return
-        if event.kind in ("lost", "corrupt", "again"):
-            time.sleep(PAUSE_S)
-            raise RuntimeError(event.sentence or f"an input is corrupt: {event.producer[:12]}")  # Tune tries again
-        waiting.append(replace(event, reason=reason) if event.kind == "started" else event)
-        loss = event.metrics.get(VALIDATION_LOSS) if event.kind == "progress" else None
-        is_new = loss is not None and loss != last
-        if event.kind == "progress" and not is_new and time.monotonic() - sent < REPORT_EVERY_S:
-            return
-        share = min(100, 100 * event.step // max(event.total, 1))
-        news = {VALIDATION_LOSS: loss, SHARE: share} if is_new else {}
-        last, sent = loss if is_new else last, time.monotonic()
-        batch = Box(list(waiting))
-        waiting.clear()
-        try:
-            tune.report({"events": batch, **news})
-        except SystemExit:  # how Tune tells a function that its trial was stopped
-            over = True
-            raise Pruned from None
-
-    execute(replace(order, reasons={cell.signature: reason}), emit, stop_marker(order.storage, order.stop_path))
-    if over:
+    reports, should_stop = _Reports(), stop_marker(order.storage, order.stop_path)
+    lost = persistently(lambda: _tried(order, reports, should_stop), should_stop)
+    if lost is not None and not reports.over:
+        with suppress(Pruned):
+            reports.send({}, lost)
+    if reports.over:
         raise SystemExit  # a return would be reported, to nobody, and the process could not go on with another trial
+    if lost is not None and lost.kind != "stopped" and lost.reason not in TROUBLES:
+        time.sleep(PAUSE_S)
+        raise RuntimeError(lost.sentence)  # Tune tries again
+
+
+def _tried(order: WorkOrder, reports: _Reports, should_stop: Callable[[], bool]) -> Event | None:
+    """One try at a trial; what it was lost by."""
+    (cell,) = order.cells
+    reports.lost = None
+    try:
+        state, reason, _ = Ledger(order.storage).survey([cell], full=False)[cell.signature]
+    except StorageAway as error:
+        return Event("lost", cell.signature, reason=Reason.STORAGE_AWAY, sentence=sentence(error))
+    reports.reason = Reason.RETRY_REQUESTED if state is State.FAILED else reason
+    execute(replace(order, reasons={cell.signature: reports.reason}), reports, should_stop)
+    lost = reports.lost
+    if lost is not None and lost.kind != "lost":
+        return replace(lost, kind="lost", sentence=lost.sentence or f"an input is corrupt: {lost.producer[:12]}")
+    return lost
+
+
+def persistently(attempt: Callable[[], Event | None], should_stop: Callable[[], bool]) -> Event | None:
+    """Try until nothing is lost to trouble of the node or the store, or that lasts too long; ``stopped`` on request.
+
+    A try that came further than all before it ends the trouble that was.
+    """
+    pauses, waited_s, furthest = 0, 0.0, 0
+    while (lost := attempt()) is not None and lost.reason in TROUBLES:
+        if lost.step > furthest:
+            pauses, waited_s, furthest = 0, 0.0, lost.step
+        if waited_s >= PATIENCE_S:
+            return replace(lost, sentence=f"{SENTENCES[lost.reason]} for too long: {lost.sentence}")
+        pause_s = min(FIRST_PAUSE_S * 2.0**pauses, LONGEST_PAUSE_S)
+        pauses, waited_s = pauses + 1, waited_s + pause_s
+        until = time.monotonic() + pause_s
+        while (left_s := until - time.monotonic()) > 0 and not should_stop():
+            time.sleep(min(left_s, GLANCE_S))
+        if should_stop():
+            return replace(lost, kind="stopped")
+    return lost
 
 
 def _nothing() -> None:
@@ -112,6 +170,7 @@ class _Search(_Forgetful, OptunaSearch):  # type: ignore[misc]
                 self._ot_study.add_trial(sampler.frozen(trial, search.space))
         self._numbers: dict[str, int] = {}
         self._ended: dict[str, Event] = {}
+        self._lost: dict[str, str] = {}
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.trouble: Exception | None = None
 
@@ -145,8 +204,11 @@ class _Search(_Forgetful, OptunaSearch):  # type: ignore[misc]
     def _take(self, trial_id: str, result: dict[str, Any]) -> None:
         box = result.get("events")
         for event in box.content if box is not None else ():
-            if event.kind in ("settled", "stopped"):
+            given_up = event.kind == "lost" and event.reason in TROUBLES
+            if event.kind in ("settled", "stopped") or given_up:
                 self._ended[trial_id] = event
+            if event.kind == "lost":
+                self._lost[trial_id] = event.sentence
             self.events.put(event)
         if SHARE in result and trial_id not in self._ended:
             self._host.reported(self._numbers[trial_id], result[SHARE], result[VALIDATION_LOSS])
@@ -158,11 +220,11 @@ class _Search(_Forgetful, OptunaSearch):  # type: ignore[misc]
         number, ended = self._numbers[trial_id], self._ended.get(trial_id)
         if ended is not None and ended.status is not None:
             self._host.settled(number, ended.status)
-        elif self._host.closed or ended is not None:
+        elif self._host.closed or (ended is not None and ended.kind == "stopped"):
             self._host.stopped(number)
             return
-        elif error:
-            self._host.lost(number)
+        elif error or ended is not None:
+            self._host.lost(number, self._lost.get(trial_id, ""))
         else:
             self.events.put(Event("stopped", self._host.live[number], reason=Pruned.reason))
             self._host.pruned(number)

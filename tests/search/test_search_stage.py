@@ -13,9 +13,10 @@ import pytest
 
 from orchestrator.graph import CellSpec
 from orchestrator.opening import open_study
+from orchestrator.orders import Event, WorkOrder
 from orchestrator.outcome import Outcome
-from orchestrator.reasons import Reason, State
-from orchestrator.search.records import TrialState
+from orchestrator.reasons import SENTENCES, Reason, State
+from orchestrator.search.records import Trial, TrialState
 from orchestrator.search.run import NO_PRUNING, SearchRun
 from orchestrator.search.showing import best
 from orchestrator.study import Execution
@@ -108,3 +109,41 @@ def test_inline_a_stage_is_searched_without_pruning(tmp_path: Path) -> None:
     assert NO_PRUNING in said
     assert outcome.exit_code == 0
     assert {trial.state for trial in running.trials.values()} == {TrialState.COMPLETE}
+
+
+def test_a_full_disk_is_waited_for_and_then_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestrator.search import tune
+
+    running, _, _ = search(tmp_path, 1, Diary(), inline=True)
+    (cell,) = running.search.plan(running.trials[0]).judges
+    order = WorkOrder(running.search.ledger.storage, fake_study.STAGES["flow"], (cell,), {}, {}, "d", "drivers/d.stop")
+    tries, reported = list[float](), list[Event]()
+    monkeypatch.setattr(tune, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(tune, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(tune.tune, "report", lambda news: reported.extend(news["events"].content))
+
+    def full(order: WorkOrder, emit: Any, should_stop: Any) -> None:
+        tries.append(1.0)
+        emit(Event("lost", cell.signature, reason=Reason.NO_SPACE, sentence="OSError: full"))
+
+    monkeypatch.setattr(tune, "execute", full)
+    tune.train({"order": tune.Box(order)})
+    assert len(tries) == 4, "after 0.01, 0.03 and 0.07 s"
+    assert [event.kind for event in reported] == ["lost"]
+    assert reported[0].sentence == f"{SENTENCES[Reason.NO_SPACE]} for too long: OSError: full"
+
+    running.search.ledger.storage.write(order.stop_path, b"")
+    tune.train({"order": tune.Box(order)})
+    assert reported[-1].kind == "stopped"
+
+
+def test_a_training_that_was_given_up_is_to_do_in_no_other_study(tmp_path: Path) -> None:
+    path = fake_study.write(tmp_path, FLOW)
+    found = open_study(path, (), str(tmp_path / "ledger")).search
+    assert found is not None
+    trial = Trial(0, {"flow.learning_rate": 0.01})
+    (cell,) = found.plan(trial).judges
+    assert cell.signature in found.graph([trial]).cells
+    assert cell.signature not in found.graph([trial.failed("the ledger did not answer for too long")]).cells
+    found.ledger.fail(found.ledger.begin(cell, Reason.NEW, "d"), Reason.ERROR, "it broke", 0.0)
+    assert cell.signature in found.graph([trial.failed("it broke")]).cells, "its failure is shown"
