@@ -63,7 +63,7 @@ def judge(found: Left, calm: Left | None) -> None:
 
 
 def _curves(found: Left) -> dict[str, dict[str, int]]:
-    """How many points each training's curves have, by signature."""
+    """How many validation losses each training has, by signature."""
     return {run["signature"]: run["metrics"] for run in found.runs if run["kind"] == "training"}
 
 

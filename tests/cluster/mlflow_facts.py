@@ -21,7 +21,7 @@ def main(uri: str, study: str) -> None:
             "metrics": {
                 name: len(client.get_metric_history(run.info.run_id, name))
                 for name in run.data.metrics
-                if name in ("train_loss", "loss")
+                if name == "validation_loss"  # others have points of their own while a training runs
             },
             "artefacts": len(client.list_artifacts(run.info.run_id)),
         }
