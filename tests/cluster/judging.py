@@ -59,12 +59,6 @@ def judge(found: Left, calm: Left | None) -> None:
         assert found.tables.keys() == calm.tables.keys()
         assert not differing, f"tables differ from those of the undisturbed study: {differing}"
         assert len(found.runs) == len(calm.runs)
-        assert _curves(found) == _curves(calm), "points of curves are missing in MLflow"
-
-
-def _curves(found: Left) -> dict[str, dict[str, int]]:
-    """How many validation losses each training has, by signature."""
-    return {run["signature"]: run["metrics"] for run in found.runs if run["kind"] == "training"}
 
 
 def wait_for_quiet(lab: Lab, seconds: float = 60) -> None:

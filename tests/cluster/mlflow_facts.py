@@ -18,11 +18,6 @@ def main(uri: str, study: str) -> None:
             "status": run.info.status,
             "kind": run.data.tags.get("kind"),
             "signature": run.data.tags.get("signature"),
-            "metrics": {
-                name: len(client.get_metric_history(run.info.run_id, name))
-                for name in run.data.metrics
-                if name == "validation_loss"  # others have points of their own while a training runs
-            },
             "artefacts": len(client.list_artifacts(run.info.run_id)),
         }
         for run in runs
