@@ -69,7 +69,8 @@ class Progress:
         self._tick(cell.stage)
 
     def cell_progress(self, cell: CellSpec, step: int, total: int, metrics: Mapping[str, float]) -> None:
-        self._running[cell.signature] = (cell, step, total, metrics)
+        _, _, _, last = self._running.get(cell.signature, (cell, 0, 0, {}))
+        self._running[cell.signature] = (cell, step, total, metrics or last)
         self._tick(cell.stage)
 
     def cell_finished(self, cell: CellSpec, status: Status, cached: bool) -> None:

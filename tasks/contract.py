@@ -112,7 +112,8 @@ class Context:
     open_file : callable
         Opens a path or URL outside the ledger.
     progress : callable
-        ``progress(done, total, metrics)``: how far this task is, with the current values of its curves.
+        ``progress(done, total, metrics)``: how far this task is. A training gives each row of its curve.csv once, with
+        the step it belongs to as `done`; `metrics` is empty at other steps.
     should_stop : callable
         True once the study was asked to stop: trainings save a checkpoint and raise `Stopped`.
     checkpoints : callable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import queue
 import tempfile
@@ -56,7 +55,7 @@ class _Reports:
         self.reason = Reason.NEW
         self._step = 0
         self._waiting: list[Event] = []
-        self._sent, self._last = -REPORT_EVERY_S, math.nan
+        self._sent = -REPORT_EVERY_S
 
     def __call__(self, event: Event) -> None:
         if self.over:
@@ -66,13 +65,11 @@ class _Reports:
             return
         self._step = max(self._step, event.step)
         loss = event.metrics.get(VALIDATION_LOSS) if event.kind == "progress" else None
-        is_new = loss is not None and loss != self._last
         self._waiting.append(replace(event, reason=self.reason) if event.kind == "started" else event)
-        if event.kind == "progress" and not is_new and time.monotonic() - self._sent < REPORT_EVERY_S:
+        if event.kind == "progress" and loss is None and time.monotonic() - self._sent < REPORT_EVERY_S:
             return
         share = min(100, 100 * event.step // max(event.total, 1))
-        self._last = loss if is_new and loss is not None else self._last
-        self.send({VALIDATION_LOSS: loss, SHARE: share} if is_new else {})
+        self.send({VALIDATION_LOSS: loss, SHARE: share} if loss is not None else {})
 
     def send(self, news: Mapping[str, Any], *more: Event) -> None:
         """Report all that waits."""

@@ -143,11 +143,11 @@ class _Training:
             self.state.load(latest[1])
         steps, every = self.config.training.steps, self.config.training.checkpoint_every
         while self.state.step < steps:
-            loss = self._advance()
+            self._advance()
             step = self.state.step
-            self._record(validate=step % every == 0 or step == steps)
-            if step % PROGRESS_EVERY == 0 or step == steps:
-                self.context.progress(step, steps, {"loss": loss})
+            row = self._record(validate=step % every == 0 or step == steps)
+            if row or step % PROGRESS_EVERY == 0:
+                self.context.progress(step, steps, row)
             stop = step < steps and self.context.should_stop()
             if stop or (step < steps and step % every == 0):
                 checkpoints.save(step, self.state.save)
@@ -155,8 +155,8 @@ class _Training:
                 raise Stopped
         return self._finish()
 
-    def _advance(self) -> float:
-        """One step; returns its loss."""
+    def _advance(self) -> None:
+        """One step."""
         training, step = self.config.training, self.state.step
         names = (self.config.seed, self.stage, step)
         audio = torch.from_numpy(self.crops.batch(training.batch_size, "crops", *names))
@@ -168,7 +168,6 @@ class _Training:
         value = float(loss.detach())
         self._check({"loss": value, "latent_std": latent_std})
         self.state.pending.append({"loss": value, "latent_std": latent_std})
-        return value
 
     def _check(self, values: Mapping[str, float]) -> None:
         """Refuse to go on, or to store anything, with weights that are lost."""
@@ -197,15 +196,16 @@ class _Training:
         losses = consistency.losses(network, clean, draws.spectra.to(self.device), index, distance)
         return losses, latent_std, network
 
-    def _record(self, validate: bool) -> None:
-        """Add a row to the curve where one is due: means since the last row, and what validation says."""
+    def _record(self, validate: bool) -> dict[str, float]:
+        """A new row of the curve where one is due: means since the last row, and what validation says."""
         steps, state = self.config.training.steps, self.state
         if not validate and state.step % -(-steps // CURVE_ROWS):
-            return
+            return {}
         row = {name: float(np.mean([entry[name] for entry in state.pending])) for name in ("loss", "latent_std")}
-        row |= {"step": state.step, "learning_rate": state.learning_rate(state.step - 1)}
+        row |= {"learning_rate": state.learning_rate(state.step - 1)} | (self._validate() if validate else {})
         state.pending = []
-        state.curve.append(row | (self._validate() if validate else {}))
+        state.curve.append(row | {"step": state.step})
+        return row
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:

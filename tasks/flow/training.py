@@ -122,14 +122,12 @@ class Training:
         latest = checkpoints.latest()
         if latest is not None:
             self.load(latest[1])
-        total, saved, metrics = self.config.steps, self.step, {}
+        total, saved = self.config.steps, self.step
         while self.step < total:
             self.advance()
-            if self.step % self.row_every == 0 or self.step == total:
-                self.add_row()
-                metrics = self.metrics()
-            if self.step % max(1, min(10, total // 100)) == 0 or self.step == total:
-                context.progress(self.step, total, metrics or {"train_loss": float(np.mean(self.losses))})
+            row = self.add_row() if self.step % self.row_every == 0 or self.step == total else {}
+            if row or self.step % max(1, min(10, total // 100)) == 0:
+                context.progress(self.step, total, row)
             if self.step % self.config.checkpoint_every == 0 and self.step < total:
                 checkpoints.save(self.step, self.save)
                 saved = self.step
@@ -171,12 +169,14 @@ class Training:
             for kept, new in pairs:
                 kept.lerp_(new, 1 - decay)
 
-    def add_row(self) -> None:
-        """Close a row of the curve: mean training loss since the last, validation loss at every fifth and the last."""
+    def add_row(self) -> dict[str, float]:
+        """A new row of the curve: mean training loss since the last, validation loss at every fifth and the last."""
         total = self.config.steps
         due = self.step == total or (self.step // self.row_every) % 5 == 0
         self.curve.append((self.step, float(np.mean(self.losses)), self.validate() if due else math.nan))
         self.losses = []
+        named = dict(zip(COLUMNS[1:], self.curve[-1][1:], strict=True))
+        return {name: value for name, value in named.items() if not math.isnan(value)}
 
     @torch.no_grad()
     def validate(self) -> float:

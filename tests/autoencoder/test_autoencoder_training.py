@@ -143,6 +143,21 @@ def test_curve_has_a_row_per_step_and_ends_with_a_validation(base: Artefact) -> 
     assert rows[0]["validation_loss"] == ""
 
 
+def test_what_is_told_while_it_trains_is_the_curve_row_by_row(
+    train: Train, base: Artefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CURVE_ROWS", 4)
+    monkeypatch.setattr(training, "PROGRESS_EVERY", 2)
+    told: list[tuple[int, dict[str, float]]] = []
+    context = Context(progress=lambda step, total, metrics: told.append((step, dict(metrics))))
+    arm = train("told", base=base, applied_to="none", steps=8, checkpoint_every=3, context=context)
+    rows = csv.DictReader(io.StringIO(arm.read_bytes("curve.csv").decode()))
+    curve = [(int(row.pop("step")), {name: float(value) for name, value in row.items() if value}) for row in rows]
+    assert [step for step, _ in curve] == [2, 3, 4, 6, 8]
+    assert told == curve
+    assert [step for step, values in told if "validation_loss" in values] == [3, 6, 8]
+
+
 def test_shared_material_is_refused(corpora: dict[str, Artefact], base: Artefact, tmp_path: Path) -> None:
     inputs = {"train": corpora["train"], "validation": corpora["train"]}
     (result,) = training.run([Cell("shared", "autoencoder_base", base.config, inputs, tmp_path)], Context())

@@ -53,12 +53,23 @@ def judge(found: Left, calm: Left | None) -> None:
     trainings = sorted(signature for signature, cell in found.cells.items() if cell["stage"] in TRAININGS)
     tracked = sorted(run["signature"] for run in found.runs if run["kind"] == "training")
     assert tracked == trainings
+    for run in (run for run in found.runs if run["kind"] == "training"):
+        steps = [step for step, _ in run["curves"].get("validation_loss", [])]
+        assert steps, f"a curve is missing: {run}"
+        assert len(steps) == len(set(steps)), f"points of a curve are there twice: {run}"
     if calm is not None:
         assert found.cells.keys() == calm.cells.keys()
         differing = [name for name in calm.tables if found.tables.get(name) != calm.tables[name]]
         assert found.tables.keys() == calm.tables.keys()
         assert not differing, f"tables differ from those of the undisturbed study: {differing}"
         assert len(found.runs) == len(calm.runs)
+        missing = [name for name, curves in _curves(calm).items() if _curves(found)[name] != curves]
+        assert not missing, f"curves in MLflow differ from those of the undisturbed study: {missing}"
+
+
+def _curves(left: Left) -> dict[str, dict[str, list[list[float]]]]:
+    """Every point (step, value) of every curve of the trainings, by signature."""
+    return {run["signature"]: run["curves"] for run in left.runs if run["kind"] == "training"}
 
 
 def wait_for_quiet(lab: Lab, seconds: float = 60) -> None:

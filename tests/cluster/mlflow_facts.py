@@ -18,6 +18,10 @@ def main(uri: str, study: str) -> None:
             "status": run.info.status,
             "kind": run.data.tags.get("kind"),
             "signature": run.data.tags.get("signature"),
+            "curves": {
+                name: sorted([point.step, point.value] for point in client.get_metric_history(run.info.run_id, name))
+                for name in run.data.metrics
+            },
             "artefacts": len(client.list_artifacts(run.info.run_id)),
         }
         for run in runs

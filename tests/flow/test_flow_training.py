@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
@@ -114,7 +115,22 @@ def test_training_lowers_the_loss_and_writes_its_curve(tmp_path: Path, inputs: t
     assert result.metrics["validation_loss"] == float(rows[-1][2])
     assert result.metrics["steps"] == 100
     assert seen[-1][:2] == (100, 100)
-    assert set(seen[-1][2]) == {"train_loss", "validation_loss"}
+
+
+def test_what_is_told_while_it_trains_is_the_curve_row_by_row(
+    tmp_path: Path, inputs: tuple[Artefact, Artefact]
+) -> None:
+    seen: list[tuple[int, dict[str, float]]] = []
+    trained = cell(tmp_path / "trained", *inputs, config=QUICK.model_copy(update={"steps": 120}))
+    list(run([trained], Context(progress=lambda step, total, metrics: seen.append((step, dict(metrics))))))
+    with (trained.out_dir / "curve.csv").open(newline="") as stream:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+    curve = [
+        (int(row["step"]), {name: value for name, value in row.items() if name != "step" and not math.isnan(value)})
+        for row in rows
+    ]
+    assert [told for told in seen if told[1]] == curve
+    assert len(seen) > len(curve)  # how far it is, is told more often
 
 
 def test_the_written_model_is_read_back(tmp_path: Path, inputs: tuple[Artefact, Artefact]) -> None:
