@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
+NoteFrames = Literal["onset", "onset_and_next", "maximum"]
+
 FRAME_S = 4096 / 44100
 """Duration of one latent frame in seconds (Music2Latent: 8 hops of 512 samples at 44.1 kHz)."""
 
@@ -54,10 +56,8 @@ def frame_index(series: FrameSeries, times_s: npt.ArrayLike) -> npt.NDArray[np.i
     return np.where(inside, index, -1)
 
 
-def note_ic(
-    series: FrameSeries, notes: Sequence[Sequence[float]], frames: Literal["onset", "onset_and_next"]
-) -> Floats:
-    """IC of each note: of the frame that contains its onset, or the mean of that frame and the next.
+def note_ic(series: FrameSeries, notes: Sequence[Sequence[float]], frames: NoteFrames) -> Floats:
+    """IC of each note: of the frame that contains its onset, or the mean or maximum of that frame and the next.
 
     Parameters
     ----------
@@ -65,8 +65,8 @@ def note_ic(
         IC of one recording, in any unit.
     notes : sequence of (onset in s, ...)
         Notes of the recording; only the first entry, the onset, is read.
-    frames : {"onset", "onset_and_next"}
-        Which frames a note gets.
+    frames : {"onset", "onset_and_next", "maximum"}
+        Which frames a note gets: one, the mean of two, the larger of two.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def note_ic(
     if frames == "onset":
         return here
     following = np.where(index >= 0, padded[np.maximum(index + 1, 0)], np.nan)
-    return (here + following) / 2
+    return np.maximum(here, following) if frames == "maximum" else (here + following) / 2
 
 
 def hold(series: FrameSeries, rate: float, n_samples: int) -> Floats:

@@ -24,6 +24,7 @@ def test_a_note_gets_the_frame_that_contains_its_onset() -> None:
     notes = [(0.0, 1, 60), (starts[1], 1, 60), (starts[2] - 1e-4, 1, 60), (starts[2], 1, 60), (starts[3] + 0.09, 1, 60)]
     np.testing.assert_array_equal(note_ic(series(), notes, "onset"), [np.nan, 1, 1, 3, 9])
     np.testing.assert_array_equal(note_ic(series(), notes, "onset_and_next"), [np.nan, 2, 2, 6, np.nan])
+    np.testing.assert_array_equal(note_ic(series(), notes, "maximum"), [np.nan, 3, 3, 9, np.nan])
 
 
 def test_notes_outside_of_all_frames_have_no_ic() -> None:

@@ -9,14 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+from pydantic import ValidationError
 from safetensors.numpy import save_file
 from scipy import stats
 
 from tasks.alignment import FRAME_S
 from tasks.audio.config import TunesConfig
+from tasks.config import PitchConfig
 from tasks.contract import Artefact, Cell, Context
-from tasks.pitch import read_surprisal, run_correlation, run_surprisal
-from tasks.ppm import InterpolatedPpm
+from tasks.pitch import read_surprisal, run_surprisal
+from tasks.pitch_correlation import run as run_correlation
+from tasks.ppm.idyom import Melody, PitchModel
+from tasks.ppm.interpolated import InterpolatedPpm
+from tasks.ppm.viewpoints import tonic_of
 from tasks.seeds import numpy_stream
 
 
@@ -58,9 +64,12 @@ def write_tunes(folder: Path, tunes: list[dict[str, Any]], **split: Any) -> Arte
     return artefact("tunes", folder, config.model_dump(mode="json"))
 
 
-def write_corpus(folder: Path, notes: dict[str, list[list[float]] | None]) -> Artefact:
+def write_corpus(folder: Path, notes: dict[str, list[list[float]] | None], audio: bool = False) -> Artefact:
     folder.mkdir()
     content = {"recordings": [recording(name, listed) for name, listed in notes.items()], "skipped": []}
+    for name in notes if audio else ():
+        noise = numpy_stream("audio", name).normal(0, 0.1, 44100 * 20)
+        soundfile.write(folder / f"{name}.flac", noise, 44100)
     (folder / "corpus.json").write_text(json.dumps(content))
     return artefact("corpus", folder)
 
@@ -172,6 +181,30 @@ def test_the_unigram_is_how_rare_a_pitch_is_in_training(tmp_path: Path, trained:
     assert found == pytest.approx((-np.log2(chances)).tolist())
 
 
+@pytest.mark.parametrize("model", ["ltm", "stm", "both", "both+"])
+def test_the_models_of_idyom_score_melodies(tmp_path: Path, trained: tuple[Artefact, Artefact], model: Any) -> None:
+    inputs = {"tunes": trained[0], "corpus": trained[1]}
+    config = {"model": model, "viewpoint": "cpintfref x cpint", "order_max": None}
+    cell = make_cell("pitch_surprisal", config, inputs, tmp_path / "o")
+    (result,) = run_surprisal([cell], Context())
+    assert result.failure is None
+    bits = read_surprisal(artefact("pitch_surprisal", cell.out_dir))
+    alphabet = {pitch for name in "abcd" for pitch in pitches(name)}
+
+    def heard(name: str) -> Melody:
+        return Melody(pitches(name), tonic_of(pitches(name), [note[1] for note in melody(name)]))
+
+    for name, learned in (("d", "abc"), ("a", "c")):  # a without its own cluster, whatever was scored before it
+        own = PitchModel(map(heard, learned), alphabet, model, "cpintfref x cpint")
+        np.testing.assert_allclose(bits[name], own.score(heard(name)).bits, rtol=1e-12)
+
+
+def test_a_plain_ppm_takes_no_other_viewpoint() -> None:
+    with pytest.raises(ValidationError, match="choose model ltm"):
+        PitchConfig(viewpoint="cpint")
+    assert PitchConfig(model="ltm", viewpoint="cpint", order_max=None).escape == "C"
+
+
 def test_a_corpus_without_notes_fails_with_a_sentence(tmp_path: Path, trained: tuple[Artefact, Artefact]) -> None:
     silent = write_corpus(tmp_path / "silent", {"x": None})
     cell = make_cell("pitch_surprisal", {}, {"tunes": trained[0], "corpus": silent}, tmp_path / "o")
@@ -190,7 +223,8 @@ def ic_of_notes(notes: list[list[float]], values: np.ndarray) -> np.ndarray:
 
 
 def correlate(tmp_path: Path, ic: dict[str, np.ndarray], bits: dict[str, Any], frames: str = "onset") -> Any:
-    corpus = write_corpus(tmp_path / "c", {name: melody(name, len(values)) for name, values in bits.items()})
+    notes: dict[str, Any] = {name: melody(name, len(values)) for name, values in bits.items()}
+    corpus = write_corpus(tmp_path / "c", notes, audio=True)
     (tmp_path / "p").mkdir()
     unigram = {name: numpy_stream("unigram", name).gamma(2.0, 1.5, len(values)) for name, values in bits.items()}
     for name, table in (("surprisal", bits), ("unigram", unigram)):
@@ -236,6 +270,7 @@ def test_correlation_per_piece_leaves_out_the_first_note(tmp_path: Path) -> None
     assert result.metrics["n_pieces"] == 2
     assert result.metrics["spearman_mean"] == pytest.approx((1 + expected) / 2)
     assert result.metrics["spearman_se"] == pytest.approx((1 - expected) / 2)
+    assert (result.metrics["n_clusters"], result.metrics["spearman_low"]) == (1, None)
 
 
 def test_frames_of_a_note_change_the_result(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.contract import TaskError
-from tasks.ppm import InterpolatedPpm
+from tasks.ppm.interpolated import InterpolatedPpm
 
 A, B, C = 60, 62, 64
 
