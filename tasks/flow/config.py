@@ -9,13 +9,16 @@ from pydantic import Field
 from tasks.config import Config
 
 Size = Literal["tiny", "small", "paper"]
+Precision = Literal["float32", "bfloat16"]
 
 
 class FlowConfig(Config):
     """A causal transformer over latent frames with a rectified-flow head, trained by AdamW.
 
     `tau_sampling` is how the data share tau is drawn in training; `sequence_frames` is the length of training crops,
-    and of the longest context in evaluation.
+    and of the longest context in evaluation. `context_dropout` is the share of frames that are learned with the null
+    context in place of their own: with 0 there is none, and no IC without context. `precision` is that of the training
+    step's matrix products; weights, their moving average and every evaluation are float32.
     """
 
     size: Size = "paper"
@@ -26,6 +29,8 @@ class FlowConfig(Config):
     warmup_steps: int = Field(1_000, ge=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     tau_sampling: Literal["uniform", "logit_normal"] = "uniform"
+    context_dropout: float = Field(0.1, ge=0, lt=1, json_schema_extra={"neutral": 0.0})
+    precision: Precision = Field("float32", json_schema_extra={"neutral": "float32"})
     checkpoint_every: int = Field(1_000, ge=1)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import math
+import struct
+import weakref
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -14,6 +18,10 @@ from tasks.contract import Artefact, TaskError
 from tasks.seeds import numpy_stream, torch_stream
 
 TauSampling = Literal["uniform", "logit_normal"]
+Crop = tuple[str, int]
+"""A recording's id and the first frame of the crop."""
+DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+"""Numbers in a safetensors file, by the names that its header has for them."""
 
 
 @dataclass(frozen=True)
@@ -27,66 +35,112 @@ class Batch:
         return Batch(self.frames.to(device), self.mask.to(device))
 
 
-def read_latents(artefact: Artefact) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Standardised latents ``(T, D)`` by recording id, in the order of the ids, and sentences on those left out.
+class LatentFile(Mapping[str, np.ndarray]):
+    """Latents by recording id, ``(T, D)`` float32 each, read from a safetensors file when they are asked for.
 
-    Left out are recordings of fewer than two frames and recordings with NaN or infinite values.
+    Nothing is kept: the file is on this machine's disk, and the pages that the operating system has at hand are the
+    cache. The format is a length, a JSON header with the place of each array, and the arrays.
+
+    Parameters
+    ----------
+    stream : file
+        Open for reading, at its start; it is closed when nobody needs the latents any more.
     """
-    from safetensors.numpy import load
 
-    latents = load(artefact.read_bytes("latents.safetensors"))
-    usable, skipped = {}, []
-    for name in sorted(latents):
-        frames = latents[name].astype(np.float32, copy=False)
+    def __init__(self, stream: BinaryIO) -> None:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        self._stream, self._first = stream, 8 + length
+        weakref.finalize(self, stream.close)
+        self._entries: dict[str, dict[str, Any]] = {name: header[name] for name in sorted(header)}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.part(name, 0, self.n_frames(name))
+
+    def n_frames(self, name: str) -> int:
+        """Frames of a recording, without reading it."""
+        return int(self._entries[name]["shape"][0])
+
+    def part(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Frames `start` to `stop` (exclusive, cut at the recording's end) of a recording, and only they are read."""
+        entry = self._entries[name]
+        shape, dtype = entry["shape"][1:], np.dtype(DTYPES[entry["dtype"]])
+        row_bytes = dtype.itemsize * math.prod(shape)
+        self._stream.seek(self._first + entry["data_offsets"][0] + start * row_bytes)
+        data = self._stream.read(max(min(stop, self.n_frames(name)) - start, 0) * row_bytes)
+        return np.frombuffer(data, dtype).reshape(-1, *shape).astype(np.float32)
+
+    def keep(self, names: Collection[str]) -> None:
+        """Leave out all other recordings from now on."""
+        self._entries = {name: entry for name, entry in self._entries.items() if name in names}
+
+
+def read_latents(artefact: Artefact) -> tuple[LatentFile, list[str]]:
+    """Standardised latents by recording id, in the order of the ids, and sentences on those left out.
+
+    Left out are recordings of fewer than two frames and recordings with NaN or infinite values. Each is read once for
+    that, and not kept.
+    """
+    latents = LatentFile(artefact.open("latents.safetensors"))
+    usable, skipped = [], []
+    for name, frames in latents.items():
         if len(frames) < 2:
             skipped.append(f"{name}: {len(frames)} latent frame(s), at least 2 are needed to predict one from another")
         elif not np.isfinite(frames).all():
             bad = int((~np.isfinite(frames).all(axis=1)).sum())
             skipped.append(f"{name}: {bad} of {len(frames)} latent frames are not finite")
         else:
-            usable[name] = frames
-    return usable, skipped
+            usable.append(name)
+    latents.keep(usable)
+    return latents, skipped
 
 
 class Crops:
     """Random crops of `sequence_frames` from recordings, each recording as often as it has frames to predict.
 
-    The crops of a step depend on the seed, the step and the recordings, not on the steps before.
+    The crops of a step depend on the seed, the step and the recordings, not on the steps before. Only they are in
+    memory, however large the corpus is.
     """
 
-    def __init__(self, latents: Mapping[str, np.ndarray], sequence_frames: int, batch_size: int, seed: int) -> None:
+    def __init__(self, latents: LatentFile, sequence_frames: int, batch_size: int, seed: int) -> None:
         if not latents:
             raise TaskError(
                 "No usable recording among the training latents; at least one of 2 or more frames is needed."
             )
-        self.recordings = [latents[name] for name in sorted(latents)]
+        self.latents, self.names = latents, list(latents)
         self.sequence_frames, self.batch_size, self.seed = sequence_frames, batch_size, seed
-        weights = np.array([len(frames) - 1 for frames in self.recordings], dtype=np.float64)
+        weights = np.array([latents.n_frames(name) - 1 for name in self.names], dtype=np.float64)
         self.shares = weights / weights.sum()
 
     def batch(self, step: int) -> Batch:
         """The crops of `step`."""
         random = numpy_stream(self.seed, "flow", "crops", step)
-        crops = []
-        for index in random.choice(len(self.recordings), size=self.batch_size, p=self.shares):
-            frames = self.recordings[index]
-            start = int(random.integers(0, max(len(frames) - self.sequence_frames, 0) + 1))
-            crops.append(frames[start : start + self.sequence_frames])
-        return pad(crops, self.sequence_frames)
+        chosen = []
+        for index in random.choice(len(self.names), size=self.batch_size, p=self.shares):
+            name = self.names[index]
+            last = max(self.latents.n_frames(name) - self.sequence_frames, 0)
+            chosen.append((name, int(random.integers(0, last + 1))))
+        return read_crops(self.latents, chosen, self.sequence_frames)
 
 
-def consecutive(
-    latents: Mapping[str, np.ndarray], sequence_frames: int, batch_size: int, n_batches: int
-) -> list[Batch]:
+def consecutive(latents: LatentFile, sequence_frames: int, batch_size: int, n_batches: int) -> list[list[Crop]]:
     """At most `n_batches` batches of crops spread evenly over all recordings, for validation."""
-    crops = [
-        frames[start : start + sequence_frames]
-        for frames in (latents[name] for name in sorted(latents))
-        for start in range(0, len(frames) - 1, sequence_frames)
-    ]
+    crops = [(name, start) for name in latents for start in range(0, latents.n_frames(name) - 1, sequence_frames)]
     chosen = np.unique(np.linspace(0, len(crops) - 1, min(len(crops), n_batches * batch_size)).round().astype(int))
     crops = [crops[index] for index in chosen]
-    return [pad(crops[i : i + batch_size], sequence_frames) for i in range(0, len(crops), batch_size)]
+    return [crops[i : i + batch_size] for i in range(0, len(crops), batch_size)]
+
+
+def read_crops(latents: LatentFile, chosen: Sequence[Crop], sequence_frames: int) -> Batch:
+    """The batch of some crops."""
+    return pad([latents.part(name, start, start + sequence_frames) for name, start in chosen], sequence_frames)
 
 
 def pad(crops: Sequence[np.ndarray], sequence_frames: int) -> Batch:
@@ -115,6 +169,11 @@ def draw_times(n_draws: int, batch_size: int, sampling: TauSampling, random: tor
 def draw_noise(n_draws: int, target: Tensor, random: torch.Generator) -> Tensor:
     """Standard normal noise, `n_draws` for each of ``target (B, T, D)``."""
     return torch.randn((n_draws, *target.shape), generator=random)
+
+
+def draw_dropped(share: float, mask: Tensor, random: torch.Generator) -> Tensor:
+    """Which of the frames ``(B, T)`` are learned without their context: each with probability `share`."""
+    return torch.rand(mask.shape, generator=random) < share
 
 
 def step_stream(seed: int, *names: str | int) -> torch.Generator:

@@ -15,17 +15,22 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.contract import Artefact
+from tasks.contract import Artefact, TaskError
 from tasks.flow.config import ARCHITECTURES, Architecture, Size
 
 NORM_EPS = 1e-5
 
 
-def rotate(x: Tensor, rotary_dims: int) -> Tensor:
-    """Rotary positions (Su et al. 2021, RoFormer) on the first `rotary_dims` channels of ``x (..., T, head_dim)``."""
+def rotate(x: Tensor, rotary_dims: int, positions: Tensor | None = None) -> Tensor:
+    """Rotary positions (Su et al. 2021, RoFormer) on the first `rotary_dims` channels of ``x (..., T, head_dim)``.
+
+    `positions` are those of the T frames, by default 0, 1, 2, ...
+    """
     half = rotary_dims // 2
     frequency = 10_000.0 ** (-torch.arange(half, dtype=torch.float32, device=x.device) / half)
-    angle = torch.arange(x.shape[-2], dtype=torch.float32, device=x.device)[:, None] * frequency
+    if positions is None:
+        positions = torch.arange(x.shape[-2], dtype=torch.float32, device=x.device)
+    angle = positions[:, None] * frequency
     cos, sin = angle.cos(), angle.sin()
     a, b, rest = x[..., :half], x[..., half:rotary_dims], x[..., rotary_dims:]
     return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], dim=-1)
@@ -43,16 +48,17 @@ class Attention(nn.Module):
         self.value = nn.Linear(size.width, inner, bias=False)
         self.out = nn.Linear(inner, size.width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor | None, visible: Tensor | None) -> Tensor:
         query, key, value = (
             part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
         )
         attended = functional.scaled_dot_product_attention(
-            rotate(query, self.rotary_dims),
-            rotate(key, self.rotary_dims),
+            rotate(query, self.rotary_dims, positions),
+            rotate(key, self.rotary_dims, positions),
             value,
+            attn_mask=visible,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=True,
+            is_causal=visible is None,
         )
         mixed: Tensor = self.out(attended.transpose(1, 2).flatten(-2))
         return mixed
@@ -73,8 +79,8 @@ class Layer(nn.Module):
             nn.Linear(size.feedforward, size.width),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x))
+    def forward(self, x: Tensor, positions: Tensor | None, visible: Tensor | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), positions, visible)
         out: Tensor = x + self.feedforward(self.feedforward_norm(x))
         return out
 
@@ -89,11 +95,15 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(Layer(size) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.width, eps=NORM_EPS, bias=False)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """``frames (B, T, D)`` to contexts ``(B, T, C)``."""
+    def forward(self, frames: Tensor, positions: Tensor | None = None, visible: Tensor | None = None) -> Tensor:
+        """``frames (B, T, D)`` to contexts ``(B, T, C)``.
+
+        With `positions` (T,) and `visible` (T, T), frames that aren't one sequence go through together: row t of
+        `visible` says which frames are the past of frame t, itself included.
+        """
         x = self.dropout(self.inlet(frames))
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x, positions, visible)
         context: Tensor = self.norm(x)
         return context
 
@@ -176,29 +186,55 @@ class FlowHead(nn.Module):
 
 
 class Flow(nn.Module):
-    """The whole model: `backbone` makes contexts, `head` is the velocity field of the frame after each."""
+    """The whole model: `backbone` makes contexts, `head` is the velocity field of the frame after each.
 
-    def __init__(self, size: Size) -> None:
+    `null_context` (C,) is what the head knows of a frame whose context it isn't told; None where it wasn't trained.
+    """
+
+    null_context: nn.Parameter | None
+
+    def __init__(self, size: Size | Architecture, null_context: bool = False) -> None:
         super().__init__()
-        architecture = ARCHITECTURES[size]
-        self.size = size
+        architecture = size if isinstance(size, Architecture) else ARCHITECTURES[size]
         self.tau_draws = architecture.tau_draws
         self.latent_dim = architecture.latent_dim
         self.backbone = Backbone(architecture)
         self.head = FlowHead(architecture)
+        zeros = nn.Parameter(torch.zeros(architecture.width)) if null_context else None
+        self.register_parameter("null_context", zeros)
+
+    @property
+    def has_null_context(self) -> bool:
+        """Whether IC without context can be computed: the flow was trained with context dropout."""
+        return self.null_context is not None
+
+    def null_contexts(self, *shape: int) -> Tensor:
+        """The null context for any number of frames, ``(*shape, C)``.
+
+        Raises
+        ------
+        TaskError
+            The flow was trained without context dropout.
+        """
+        if self.null_context is None:
+            raise TaskError(
+                "This flow has no null context, so there is no IC without context (ic_null): it was trained with "
+                "flow.context_dropout 0; train one with a value above 0, such as 0.1."
+            )
+        return self.null_context.expand(*shape, -1)
 
 
-def new_flow(size: Size, seed: int) -> Flow:
+def new_flow(size: Size | Architecture, seed: int, null_context: bool = False) -> Flow:
     """A freshly initialised model; `seed` alone decides its weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Flow(size)
+        return Flow(size, null_context)
 
 
 def read_flow(artefact: Artefact) -> tuple[Flow, int]:
     """A trained model in evaluation mode on the CPU, and the number of frames of its training crops."""
     about = json.loads(artefact.read_bytes("flow.json"))
-    flow = new_flow(about["size"], seed=0)
+    flow = new_flow(Architecture.model_validate(about["architecture"]), 0, about.get("has_null_context", False))
     flow.load_state_dict(load_tensors(artefact.read_bytes("flow.safetensors")))
     flow.eval().requires_grad_(False)
     return flow, int(about["sequence_frames"])

@@ -13,12 +13,23 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from tasks.contract import Cell, Checkpoints, Context, Result, Stopped, TaskError
-from tasks.flow.config import ARCHITECTURES, FlowConfig
-from tasks.flow.crops import Batch, Crops, consecutive, draw_noise, draw_times, read_latents, step_stream
-from tasks.flow.network import Flow, default_device, new_flow
+from tasks.flow.config import ARCHITECTURES, FlowConfig, Precision
+from tasks.flow.crops import (
+    Batch,
+    Crops,
+    LatentFile,
+    consecutive,
+    draw_dropped,
+    draw_noise,
+    draw_times,
+    read_crops,
+    read_latents,
+    step_stream,
+)
+from tasks.flow.loss import Draw, columns, step_loss, validation_losses
+from tasks.flow.network import default_device, new_flow
 from tasks.seeds import derive_seed
 
-COLUMNS = ("step", "train_loss", "validation_loss")
 GRADIENT_NORM_MAX = 1.0
 VALIDATION_BATCHES = 8
 
@@ -28,7 +39,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
 
     Inputs ``train`` and ``validation`` are standardised latents. Files: ``flow.safetensors`` (moving average of the
     weights), ``flow.json``, ``curve.csv``. Metrics: ``train_loss`` (mean of the last row's steps), ``validation_loss``
-    (of the averaged weights), both squared errors summed over the 64 channels, and ``steps``.
+    and, with context dropout, ``validation_loss_null`` (of the averaged weights), all squared errors summed over the 64
+    channels, and ``steps``. The curve has the validation loss at each noise level beside them.
 
     Raises
     ------
@@ -43,7 +55,7 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
 
 
 def _train(cell: Cell, context: Context) -> Result:
-    config, seed = FlowConfig.model_validate(cell.config["flow"]), int(cell.config["seed"])
+    config, seed = FlowConfig.of_signed(cell.config["flow"]), int(cell.config["seed"])
     train, skipped = read_latents(cell.input("train"))
     validation, skipped_too = read_latents(cell.input("validation"))
     if not validation:
@@ -58,30 +70,6 @@ def _train(cell: Cell, context: Context) -> Result:
     return Result(cell.signature, metrics={**metrics, "n_skipped": len(skipped), "skipped": skipped[:20]})
 
 
-def flow_loss(flow: Flow, batch: Batch, tau: Tensor, noise: Tensor) -> Tensor:
-    """Squared error of the velocity of the next frame, summed over channels, mean over real frames and draws.
-
-    ``x_tau = tau x_1 + (1 - tau) x_0`` with target ``x_1 - x_0`` (Liu et al. 2022, Flow straight and fast).
-
-    Parameters
-    ----------
-    flow : Flow
-    batch : Batch
-        ``frames (B, S, D)``; frames 0..t-1 are the context of frame t, for t = 1..S-1.
-    tau : (K, B) tensor
-        One time per draw and crop.
-    noise : (K, B, S - 1, D) tensor
-    """
-    context = flow.backbone(batch.frames[:, :-1])
-    target = batch.frames[:, 1:]
-    share = tau[:, :, None, None]
-    velocity = flow.head(share * target + (1 - share) * noise, context, tau)
-    error = (velocity - (target - noise)).square().sum(-1)
-    mask = batch.mask[:, 1:]
-    loss: Tensor = (error * mask).sum() / (mask.sum() * len(tau))
-    return loss
-
-
 class Training:
     """A model, its optimiser, its moving average and its curve: all that a checkpoint holds.
 
@@ -90,23 +78,21 @@ class Training:
     """
 
     def __init__(
-        self,
-        config: FlowConfig,
-        seed: int,
-        train: Mapping[str, np.ndarray],
-        validation: Mapping[str, np.ndarray],
-        device: torch.device,
+        self, config: FlowConfig, seed: int, train: LatentFile, validation: LatentFile, device: torch.device
     ) -> None:
         self.config, self.seed, self.device = config, seed, device
+        self.precision = _precision(config.precision, device)
         self.crops = Crops(train, config.sequence_frames, config.batch_size, seed)
-        batches = consecutive(validation, config.sequence_frames, config.batch_size, VALIDATION_BATCHES)
-        self.validation = [batch.to(device) for batch in batches]
-        self.flow = new_flow(config.size, derive_seed(seed, "flow", "initial weights")).to(device)
-        self.average = new_flow(config.size, derive_seed(seed, "flow", "initial weights")).to(device).eval()
+        self.validation = validation
+        self.validated = consecutive(validation, config.sequence_frames, config.batch_size, VALIDATION_BATCHES)
+        null_context, first_seed = config.context_dropout > 0, derive_seed(seed, "flow", "initial weights")
+        self.flow = new_flow(config.size, first_seed, null_context).to(device)
+        self.average = new_flow(config.size, first_seed, null_context).to(device).eval()
         self.optimizer = torch.optim.AdamW(self.flow.parameters(), lr=config.learning_rate)
         self.step = 0
         self.losses: list[float] = []
-        self.curve: list[tuple[int, float, float]] = []
+        self.columns = columns(null_context)
+        self.curve: list[tuple[float, ...]] = []
         self.row_every = max(1, config.steps // 50)
 
     def fit(self, checkpoints: Checkpoints, context: Context) -> None:
@@ -139,28 +125,32 @@ class Training:
     def advance(self) -> None:
         """One step of AdamW, and of the moving average."""
         config, step = self.config, self.step
-        batch = self.crops.batch(step)
-        random = step_stream(self.seed, step)
-        tau = draw_times(self.flow.tau_draws, config.batch_size, config.tau_sampling, random)
-        noise = draw_noise(self.flow.tau_draws, batch.frames[:, 1:], random)
+        draw = self._draw(self.crops.batch(step), config.context_dropout, step)
         self.flow.train()
+        self.optimizer.zero_grad(set_to_none=True)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive_seed(self.seed, "flow", "dropout", step))
-            loss = flow_loss(self.flow, batch.to(self.device), tau.to(self.device), noise.to(self.device))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+            loss = step_loss(self.flow, draw, self.device, self.precision)
         torch.nn.utils.clip_grad_norm_(self.flow.parameters(), GRADIENT_NORM_MAX)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(config.warmup_steps, 1))
         self.optimizer.step()
         self.step += 1
         self._follow()
-        self.losses.append(float(loss.detach()))
+        self.losses.append(loss)
         if not math.isfinite(self.losses[-1]):
             raise TaskError(
                 f"The flow's training loss is {self.losses[-1]} at step {self.step}: try a smaller learning_rate "
                 f"(now {config.learning_rate}) or a longer warmup_steps (now {config.warmup_steps})."
             )
+
+    def _draw(self, batch: Batch, dropout: float, *stream: str | int) -> Draw:
+        """Times, noise and dropped contexts of a batch, from the stream of that name."""
+        random = step_stream(self.seed, *stream)
+        n_draws, target = self.flow.tau_draws, batch.frames[:, 1:]
+        tau = draw_times(n_draws, len(target), self.config.tau_sampling, random)
+        noise = draw_noise(n_draws, target, random)
+        return Draw(batch, tau, noise, draw_dropped(dropout, batch.mask[:, 1:], random) if dropout else None)
 
     def _follow(self) -> None:
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
@@ -170,32 +160,25 @@ class Training:
                 kept.lerp_(new, 1 - decay)
 
     def add_row(self) -> dict[str, float]:
-        """A new row of the curve: mean training loss since the last, validation loss at every fifth and the last."""
+        """A new row of the curve: mean training loss since the last, validation losses at every fifth and the last."""
         total = self.config.steps
         due = self.step == total or (self.step // self.row_every) % 5 == 0
-        self.curve.append((self.step, float(np.mean(self.losses)), self.validate() if due else math.nan))
+        row = {"train_loss": float(np.mean(self.losses)), **(self.validate() if due else {})}
+        self.curve.append((self.step, *(row.get(name, math.nan) for name in self.columns[1:])))
         self.losses = []
-        named = dict(zip(COLUMNS[1:], self.curve[-1][1:], strict=True))
-        return {name: value for name, value in named.items() if not math.isnan(value)}
+        return {name: value for name, value in row.items() if not math.isnan(value)}
 
-    @torch.no_grad()
-    def validate(self) -> float:
-        """Loss of the averaged weights on the validation crops, always with the same noise and times."""
-        total, count = 0.0, 0
-        for index, batch in enumerate(self.validation):
-            random = step_stream(self.seed, "validation", index)
-            tau = draw_times(self.average.tau_draws, len(batch.frames), self.config.tau_sampling, random)
-            noise = draw_noise(self.average.tau_draws, batch.frames[:, 1:], random)
-            n_frames = int(batch.mask[:, 1:].sum())
-            total += float(flow_loss(self.average, batch, tau.to(self.device), noise.to(self.device))) * n_frames
-            count += n_frames
-        return total / count if count else math.nan
+    def validate(self) -> dict[str, float]:
+        """Losses of the averaged weights on the validation crops by name, always with the same noise and times."""
+        batches = (read_crops(self.validation, chosen, self.config.sequence_frames) for chosen in self.validated)
+        draws = (self._draw(batch, 0.0, "validation", index) for index, batch in enumerate(batches))
+        return validation_losses(self.average, draws, self.device)
 
     def metrics(self) -> dict[str, float]:
-        """Last training and validation loss of the curve."""
-        last = {"train_loss": self.curve[-1][1]}
-        validated = [row[2] for row in self.curve if not math.isnan(row[2])]
-        return {**last, "validation_loss": validated[-1]} if validated else last
+        """Last training and validation losses of the curve, apart from those of single noise levels."""
+        last = dict(zip(self.columns, self.curve[-1], strict=True))
+        wanted = ("train_loss", "validation_loss", "validation_loss_null")
+        return {name: last[name] for name in wanted if not math.isnan(last.get(name, math.nan))}
 
     def write(self, folder: Path) -> dict[str, float | int]:
         """Write the cell's files and give its metrics."""
@@ -205,11 +188,12 @@ class Training:
             "size": config.size,
             "sequence_frames": config.sequence_frames,
             "tau_sampling": config.tau_sampling,
+            "has_null_context": self.average.has_null_context,
             "architecture": ARCHITECTURES[config.size].model_dump(),
         }
         (folder / "flow.json").write_text(json.dumps(about, sort_keys=True, indent=1) + "\n")
         rows = [",".join(map(repr, row)) for row in self.curve]
-        (folder / "curve.csv").write_text("\n".join([",".join(COLUMNS), *rows]) + "\n")
+        (folder / "curve.csv").write_text("\n".join([",".join(self.columns), *rows]) + "\n")
         return {**self.metrics(), "steps": self.step}
 
     def save(self, folder: Path) -> None:
@@ -230,7 +214,8 @@ class Training:
         tensors = load_file(folder / "training.safetensors", device=str(self.device))
         state = json.loads((folder / "training.json").read_text())
         self.step, self.losses = state["step"], state["losses"]
-        self.curve = [(row[0], row[1], row[2]) for row in state["curve"]]
+        missing = (math.nan,) * len(self.columns)  # a checkpoint may be older than a column
+        self.curve = [(*row, *missing[len(row) :]) for row in state["curve"]]
         self.flow.load_state_dict(_part(tensors, "flow"))
         self.average.load_state_dict(_part(tensors, "average"))
         first, second = _part(tensors, "exp_avg"), _part(tensors, "exp_avg_sq")
@@ -240,6 +225,13 @@ class Training:
                 "exp_avg": first[name],
                 "exp_avg_sq": second[name],
             }
+
+
+def _precision(name: Precision, device: torch.device) -> torch.dtype:
+    """The numbers of a training step's products; `TaskError` where the device has none of them."""
+    if name == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise TaskError(f"flow.precision: this GPU ({torch.cuda.get_device_name(device)}) has no bfloat16; use float32")
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

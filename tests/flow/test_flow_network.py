@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from tasks.flow.network import Flow, new_flow, rotate
+from tasks.flow.network import Attention, Flow, new_flow, rotate
 
 
 def count(module: torch.nn.Module) -> int:
@@ -14,6 +14,18 @@ def test_the_paper_size_has_the_published_parameter_counts() -> None:
     backbone, head = flow.backbone, flow.head
     assert count(backbone) == 12_621_056  # 12.62 M
     assert count(head) == 4_099_648  # 4.10 M
+    assert count(flow) == 16_720_704  # 16.7 M
+    assert count(new_flow("paper", seed=0, null_context=True)) == 16_720_704 + 256
+
+
+def test_the_paper_size_drops_a_tenth_of_embedding_attention_and_feedforward() -> None:
+    backbone = new_flow("paper", seed=0).backbone
+    assert [module.p for module in backbone.modules() if isinstance(module, torch.nn.Dropout)] == [0.1] * (1 + 12)
+    assert [module.dropout for module in backbone.modules() if isinstance(module, Attention)] == [0.1] * 12
+    frames = torch.randn(1, 20, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert not torch.equal(backbone.train()(frames), backbone(frames))
+        assert torch.equal(backbone.eval()(frames), backbone(frames))
 
 
 def test_a_changed_frame_leaves_the_contexts_before_it_bit_for_bit() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import shutil
@@ -11,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 from tasks.contract import Artefact, Cell, Context, Result, Stopped
+from tasks.flow import loss
 from tasks.flow.config import FlowConfig
-from tasks.flow.crops import Batch, Crops, consecutive, draw_times, pad, step_stream
+from tasks.flow.crops import Batch, Crops, LatentFile, consecutive, draw_times, pad, read_crops, step_stream
+from tasks.flow.loss import flow_loss
 from tasks.flow.network import new_flow, read_flow
-from tasks.flow.training import flow_loss, run
+from tasks.flow.training import run
 
 Latents = dict[str, np.ndarray]
 MakeLatents = Callable[[str, Mapping[str, np.ndarray]], Artefact]
@@ -53,6 +57,10 @@ def cell(out_dir: Path, train: Artefact, validation: Artefact, config: FlowConfi
     return Cell(out_dir.name, "flow", settings, {"train": train, "validation": validation}, out_dir)
 
 
+def stored(latents: Mapping[str, np.ndarray]) -> LatentFile:
+    return LatentFile(io.BytesIO(save(dict(latents))))
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
@@ -62,11 +70,25 @@ def inputs(latents: Latents, latents_artefact: MakeLatents) -> tuple[Artefact, A
     return latents_artefact("train", latents), latents_artefact("validation", {"v": latents["c"][::-1].copy()})
 
 
-def test_a_training_that_was_stopped_ends_in_the_same_bits(tmp_path: Path, inputs: tuple[Artefact, Artefact]) -> None:
-    whole = cell(tmp_path / "whole", *inputs)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "as they come": {},
+    "no null context": {"context_dropout": 0.0},
+    "other times": {"tau_sampling": "logit_normal", "context_dropout": 0.5},
+    "bfloat16": {"precision": "bfloat16"},
+    "in parts": {"sequence_frames": 64, "batch_size": 6},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_a_training_that_was_stopped_ends_in_the_same_bits(
+    tmp_path: Path, inputs: tuple[Artefact, Artefact], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(loss.MOST_FRAMES, "cpu", 100)
+    config = QUICK.model_copy(update=options)
+    whole = cell(tmp_path / "whole", *inputs, config=config)
     results = list(run([whole], Context()))
     checkpoints = Folder(tmp_path / "checkpoints")
-    halves = cell(tmp_path / "halves", *inputs)
+    halves = cell(tmp_path / "halves", *inputs, config=config)
     for stop_after in (7, 6):  # at step 7, then at step 13, past a regular checkpoint
         calls = iter(range(1000))
         stopping = Context(
@@ -92,6 +114,27 @@ def test_resume_from_a_regular_checkpoint_after_a_kill(tmp_path: Path, inputs: t
     assert files(first.out_dir) == files(second.out_dir)
 
 
+def test_a_checkpoint_from_before_there_were_losses_per_level_is_gone_on_from(
+    tmp_path: Path, inputs: tuple[Artefact, Artefact]
+) -> None:
+    config = QUICK.model_copy(update={"context_dropout": 0.0})
+    checkpoints = Folder(tmp_path / "checkpoints")
+    whole = cell(tmp_path / "whole", *inputs, config=config)
+    list(run([whole], Context(checkpoints=lambda _: checkpoints)))
+    state = json.loads((checkpoints.folder / "20/training.json").read_text())
+    state["curve"] = [row[:3] for row in state["curve"]]
+    (checkpoints.folder / "20/training.json").write_text(json.dumps(state))
+    resumed = cell(tmp_path / "resumed", *inputs, config=config)
+    list(run([resumed], Context(checkpoints=lambda _: checkpoints)))
+    assert files(resumed.out_dir)["flow.safetensors"] == files(whole.out_dir)["flow.safetensors"]
+    before, after = (
+        folder.joinpath("curve.csv").read_text().splitlines() for folder in (whole.out_dir, resumed.out_dir)
+    )
+    assert [line.split(",")[:3] for line in after] == [line.split(",")[:3] for line in before]
+    assert after[20].split(",")[3:] == ["nan"] * 10
+    assert after[21:] == before[21:]
+
+
 def test_a_group_gives_the_bits_of_its_cells_alone(tmp_path: Path, inputs: tuple[Artefact, Artefact]) -> None:
     alone = cell(tmp_path / "alone", *inputs, seed=1)
     list(run([alone], Context()))
@@ -108,11 +151,13 @@ def test_training_lowers_the_loss_and_writes_its_curve(tmp_path: Path, inputs: t
     (result,) = run([trained], Context(progress=lambda *progress: seen.append(progress)))
     lines = (trained.out_dir / "curve.csv").read_text().splitlines()
     rows = [line.split(",") for line in lines[1:]]
-    assert lines[0] == "step,train_loss,validation_loss"
+    levels = ",".join(f"validation_loss_s0.{k}" for k in range(10))
+    assert lines[0] == f"step,train_loss,validation_loss,{levels},validation_loss_null"
     assert [int(row[0]) for row in rows] == list(range(2, 101, 2))
     assert float(rows[-1][1]) < 0.8 * float(rows[0][1])
     assert result.metrics["train_loss"] == float(rows[-1][1])
     assert result.metrics["validation_loss"] == float(rows[-1][2])
+    assert result.metrics["validation_loss_null"] == float(rows[-1][-1])
     assert result.metrics["steps"] == 100
     assert seen[-1][:2] == (100, 100)
 
@@ -160,9 +205,9 @@ def test_padding_weighs_nothing(latents: Latents) -> None:
 
 
 def test_crops_come_from_the_seed_and_the_step_alone(latents: Latents) -> None:
-    crops = Crops(latents, sequence_frames=16, batch_size=200, seed=5)
+    crops = Crops(stored(latents), sequence_frames=16, batch_size=200, seed=5)
     later = crops.batch(3)
-    assert torch.equal(later.frames, Crops(dict(reversed(latents.items())), 16, 200, 5).batch(3).frames)
+    assert torch.equal(later.frames, Crops(stored(dict(reversed(latents.items()))), 16, 200, 5).batch(3).frames)
     assert not torch.equal(later.frames, crops.batch(4).frames)
     lengths = later.mask.sum(1)
     assert set(lengths.tolist()) == {9, 16}
@@ -170,9 +215,10 @@ def test_crops_come_from_the_seed_and_the_step_alone(latents: Latents) -> None:
 
 
 def test_validation_crops_cover_every_recording(latents: Latents) -> None:
-    batches = consecutive(latents, sequence_frames=16, batch_size=4, n_batches=8)
+    there = stored(latents)
+    batches = [read_crops(there, chosen, 16) for chosen in consecutive(there, 16, batch_size=4, n_batches=8)]
     assert sum(int(batch.mask.sum()) for batch in batches) == 40 + 9 + 70
-    assert len(consecutive(latents, sequence_frames=16, batch_size=4, n_batches=1)) == 1
+    assert len(consecutive(there, sequence_frames=16, batch_size=4, n_batches=1)) == 1
 
 
 @pytest.mark.parametrize(("sampling", "spread"), [("uniform", 1 / math.sqrt(12)), ("logit_normal", 0.2083)])
