@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 T = TypeVar("T")
 
@@ -25,7 +26,11 @@ Level = Annotated[float, Field(ge=0, le=1), AfterValidator(abs)]
 
 
 class Config(BaseModel):
-    """Frozen; a key that it doesn't know is an error, and so are NaN, infinity (where not allowed) and true for 1."""
+    """Frozen; a key that it doesn't know is an error, and so are NaN, infinity (where not allowed) and true for 1.
+
+    A key that was added after results had been signed names its neutral value, the one that means what the config meant
+    without it: ``Field(0.1, json_schema_extra={"neutral": 0.0})``. At that value it isn't signed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
@@ -39,23 +44,132 @@ class Config(BaseModel):
             raise ValueError(f"{str(flag).lower()} is not allowed here; quote it where a word is meant")
         return value
 
+    @classmethod
+    def neutral(cls) -> dict[str, Any]:
+        """The neutral values of the keys that were added later."""
+        extras = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
+        return {
+            name: extra["neutral"] for name, extra in extras.items() if isinstance(extra, dict) and "neutral" in extra
+        }
+
+    def signed(self) -> dict[str, Any]:
+        """The keys that decide a signature, as JSON: all but those added later that have their neutral value."""
+        neutral = self.neutral()
+        plain = self.model_dump(mode="json")
+        inner = {name: value.signed() for name in plain if isinstance(value := getattr(self, name), Config)}
+        kept = {**plain, **inner}
+        return {name: value for name, value in kept.items() if name not in neutral or value != neutral[name]}
+
+    @classmethod
+    def of_signed(cls, keys: Mapping[str, Any]) -> Self:
+        """The config of a cell, from what `signed` gave: keys that it leaves out are neutral, whatever the default."""
+        return cls.model_validate({**cls.neutral(), **keys})
+
 
 def _allows_flags(annotation: Any) -> bool:
     return annotation in (bool, Any) or any(_allows_flags(part) for part in get_args(annotation))
 
 
-class SurprisalConfig(Config):
-    """Information content at noise levels.
+Definition = Literal["expectation", "monte_carlo", "probability_flow", "expected"]
+Solver = Literal["quadrature", "euler", "exact"]
+PRESETS: dict[Solver, dict[str, int]] = {
+    "quadrature": {"n_nodes": 12, "n_probes": 2},
+    "euler": {"n_steps": 100, "n_probes": 4},
+    "exact": {"n_nodes": 48, "n_probes": 8},
+}
+"""What each solver does where nothing else is asked for."""
 
-    `noise_levels` are s in [0, 1]: 0 is the clean latent, 1 is all noise. `definition` says which quantity is computed:
-    ``expectation`` is the IC of the mean noised frame, with the whole sequence, context included, scaled by 1 - s.
+
+class ProbeFile(Config):
+    """Probes from a .npy file: ``(P, D)`` for every frame, or ``(P, T - 1, D)`` for the frames of one recording."""
+
+    path: str
+    sha256: str
+
+
+class SurprisalSettings(Config):
+    """How information content (IC) is computed; all of it may be left out.
+
+    `definition` says which quantity, with s the noise level, x a frame and n standard normal noise:
+    ``expectation`` is the IC of the mean noised frame (1 - s) x; ``monte_carlo`` that of the mean of `n_draws` noised
+    frames (1 - s) x + s n, as published; ``probability_flow`` that of the point at time 1 - s on the ODE's path from x;
+    ``expected`` the mean IC of `n_draws` noised frames. `context` is what precedes the frame: ``transformed`` as the
+    frame itself is (with ``probability_flow`` that is clean), ``clean``, or ``none`` (the flow's null context: IC
+    without context).
+
+    `solver`: ``quadrature`` takes `n_nodes` nodes on the whole path from noise to data, the share 1 - s of them from
+    level s, and `n_probes` random probes for each node of the whole path, most where a probe leaves most; ``exact`` is
+    the same with more of both. ``euler`` takes `n_steps` steps with `n_probes` probes that stay the same, as published.
+    `probes` are drawn, ``exact`` (the exact divergence), or read from a file (solver ``euler`` only).
     """
 
+    definition: Definition = "expectation"
+    context: Literal["transformed", "clean", "none"] = "transformed"
+    n_draws: int = Field(16, ge=1)
+    solver: Solver = "quadrature"
+    n_steps: int | None = Field(None, ge=1)
+    n_nodes: int | None = Field(None, ge=1, le=256)
+    n_probes: int | None = Field(None, ge=1)
+    probes: Literal["drawn", "exact"] | ProbeFile = "drawn"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if isinstance(self.probes, ProbeFile) and self.solver != "euler":
+            raise ValueError(f"probes from a file stay the same along the path: solver euler, not {self.solver}")
+        unread = ["n_nodes"] if self.solver == "euler" else ["n_steps"]
+        unread += [] if self.probes == "drawn" else ["n_probes"]
+        given = [key for key in unread if getattr(self, key) is not None]
+        if given:
+            probes = "" if self.probes == "drawn" else " with these probes"
+            raise ValueError(f"the solver {self.solver}{probes} has no {' and no '.join(given)}")
+        return self
+
+    def setting(self, key: str) -> int:
+        """Steps, nodes or probes: what was asked for, or what the solver does by itself."""
+        asked: int | None = getattr(self, key)
+        return PRESETS[self.solver][key] if asked is None else asked
+
+
+class SurprisalCell(Config):
+    """One cell of the stage `surprisal`, as `SurprisalConfig.cell` writes it; keys that it leaves out don't matter."""
+
+    noise_level: Level
+    definition: Definition
+    solver: Literal["quadrature", "euler"]
+    context: Literal["transformed", "clean", "none"] = "transformed"
+    n_draws: int = Field(1, ge=1)
+    n_steps: int = Field(1, ge=1)
+    n_nodes: int = Field(1, ge=1)
+    n_probes: int = Field(1, ge=1)
+    probes: Literal["drawn", "exact"] | ProbeFile = "drawn"
+
+
+class SurprisalConfig(SurprisalSettings):
+    """Information content at noise levels: s in [0, 1], where 0 is the clean latent and 1 is all noise."""
+
     noise_levels: Annotated[tuple[Level, ...], Distinct] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    definition: Literal["expectation"] = "expectation"
-    solver: Literal["euler"] = "euler"
-    n_steps: int = Field(100, ge=1)
-    n_probes: int = Field(4, ge=1)
+
+    def cell(self, level: float) -> dict[str, Any]:
+        """The config of the cell of one level: what was asked for and what the solver adds, without what can't matter.
+
+        ``exact`` is the quadrature with other sizes. What all cells once had is always there (definition, solver); what
+        came later is left out where it says what was meant before.
+        """
+        euler = self.solver == "euler"
+        keys: dict[str, Any] = {"noise_level": level, "definition": self.definition}
+        keys["solver"] = "euler" if euler else "quadrature"
+        sizes = ["n_steps"] if euler else ["n_nodes"]
+        sizes += ["n_probes"] if self.probes == "drawn" else []
+        if euler or level < 1:
+            keys |= {key: self.setting(key) for key in sizes}
+        if self.definition in ("monte_carlo", "expected") and level > 0:
+            keys["n_draws"] = self.n_draws
+        told_apart = self.definition != "probability_flow" and level > 0
+        if self.context == "none" or (self.context == "clean" and told_apart):
+            keys["context"] = self.context
+        if self.probes != "drawn":
+            keys["probes"] = self.probes.model_dump(mode="json") if isinstance(self.probes, ProbeFile) else self.probes
+        return keys
 
 
 class ReconstructionConfig(Config):
@@ -71,13 +185,45 @@ class ReconstructionConfig(Config):
     n_draws: int = Field(4, ge=1)
 
 
-class PitchConfig(Config):
-    """Pitch surprisal from a variable-order Markov model (interpolated PPM), and IC aligned with notes.
+class PitchModelConfig(Config):
+    """Pitch surprisal from a variable-order Markov model of symbols.
 
-    `order_max` bounds the contexts of the model (None: unbounded). `ic_frames` says which frames of IC a note gets: the
-    frame of its onset, or the mean of that one and the next.
+    `model` ``ppm`` is an interpolated PPM without exclusion, trained once. The others are IDyOM's: long-term (``ltm``),
+    short-term (``stm``) or both, their long-term model learning the present melody too where there is a ``+``.
+    `viewpoint` is what these see of a melody: pitch, interval, or scale degree and interval; their predictions are of
+    pitches in any case. `order_max` bounds the contexts (None: unbounded, IDyOM's default). `escape` is the method of
+    the long-term model; the short-term one always has X.
     """
 
+    model: Literal["ppm", "ltm", "ltm+", "stm", "both", "both+"] = Field("ppm", json_schema_extra={"neutral": "ppm"})
+    viewpoint: Literal["cpitch", "cpint", "cpintfref x cpint"] = Field(
+        "cpitch", json_schema_extra={"neutral": "cpitch"}
+    )
     order_max: Annotated[int, Field(ge=0)] | None = 4
-    escape: Literal["C"] = "C"
-    ic_frames: Literal["onset", "onset_and_next"] = "onset_and_next"
+    escape: Literal["C", "X"] = "C"
+
+    @model_validator(mode="after")
+    def _ppm_is_plain(self) -> Self:
+        if self.model == "ppm" and (self.viewpoint != "cpitch" or self.escape != "C"):
+            raise ValueError(
+                "model ppm has viewpoint cpitch and escape C; for another choose model ltm, ltm+, stm, both or both+"
+            )
+        return self
+
+
+class PitchConfig(PitchModelConfig):
+    """The pitch model, and which IC a note gets.
+
+    `ic_frames`: IC of the frame of the note's onset, the mean of that frame and the next, or the larger of the two.
+    """
+
+    ic_frames: Literal["onset", "onset_and_next", "maximum"] = "onset_and_next"
+
+
+class CausalAuditConfig(Config):
+    """How much IC owes to audio behind the predicted frame: contexts from audio that ends there, compared.
+
+    `frames_per_recording` frames of each recording are audited, drawn at random.
+    """
+
+    frames_per_recording: int = Field(16, ge=2)

@@ -8,25 +8,23 @@ and the density is that of the flow's marginal at time tau = 1 - s, as in the pu
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.numpy import save
-from torch import Tensor
 
-from tasks.config import SurprisalConfig
+from tasks.config import ProbeFile, SurprisalCell
 from tasks.contract import Artefact, Cell, Context, Result, Stopped, TaskError
 from tasks.flow.crops import read_latents
-from tasks.flow.likelihood import HeadAt, HeadField, log_likelihood
-from tasks.flow.network import Flow, default_device, read_flow
+from tasks.flow.information import InformationContent
+from tasks.flow.network import default_device, read_flow
 from tasks.ic import FRAME_SAMPLES, SAMPLE_RATE_HZ
-from tasks.seeds import numpy_stream
-
-BLOCK_FRAMES = {"cpu": 128, "cuda": 4096}
-"""Most frames of a recording that are solved together, by kind of device."""
 
 
 def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
@@ -45,9 +43,9 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     loaded: tuple[tuple[str, str], Surprisal] | None = None
     for index, cell in enumerate(cells):
         inputs = (cell.input("flow").signature, cell.input("latents").signature)
-        if loaded is None or loaded[0] != inputs:
-            loaded = (inputs, Surprisal(cell.input("flow"), cell.input("latents")))
         try:
+            if loaded is None or loaded[0] != inputs:
+                loaded = (inputs, Surprisal(cell.input("flow"), cell.input("latents")))
             yield loaded[1].solve(cell, context, done=index, total=len(cells))
         except TaskError as problem:
             yield Result(cell.signature, failure=str(problem))
@@ -57,68 +55,85 @@ class Surprisal:
     """A trained flow and the recordings whose IC is asked for."""
 
     def __init__(self, flow: Artefact, latents: Artefact) -> None:
-        self.device = default_device()
         model, self.window = read_flow(flow)
-        self.flow = model.to(self.device)
+        self.flow = model.to(default_device())
         self.recordings, self.skipped = read_latents(latents)
         self.about: dict[str, dict[str, int]] = json.loads(latents.read_bytes("latents.json"))
+        _check_sizes(self.flow.latent_dim, self.recordings)
+
+    def with_probes(self, probes: np.ndarray | None) -> tuple[Mapping[str, np.ndarray], list[str]]:
+        """The recordings that given probes are for, and a sentence on each of the others."""
+        if probes is None or probes.ndim == 2:
+            return self.recordings, []
+        lengths = {name: self.recordings.n_frames(name) - 1 for name in self.recordings}
+        wrong = [
+            f"{name}: the given probes are for {probes.shape[1]} frames, and it has {length} behind its first"
+            for name, length in lengths.items()
+            if length != probes.shape[1]
+        ]
+        if len(wrong) == len(lengths):
+            raise TaskError(wrong[0])
+        return {name: self.recordings[name] for name, length in lengths.items() if length == probes.shape[1]}, wrong
 
     def solve(self, cell: Cell, context: Context, done: int, total: int) -> Result:
         """Compute and write one cell; `done` of `total` cells were finished before it."""
-        level = float(cell.config["noise_level"])
-        shared = {key: value for key, value in cell.config.items() if key != "noise_level"}
-        config = SurprisalConfig.model_validate({**shared, "noise_levels": (level,)})
+        config = SurprisalCell.model_validate(cell.config)
         if not self.recordings:
             raise TaskError(
                 "No recording has latents to compute IC of: " + ("; ".join(self.skipped[:5]) or "none given")
             )
-        skipped, values = list(self.skipped), {}
+        skipped = list(self.skipped)
         with torch.inference_mode():
-            times = HeadAt(self.flow.head)
-            for count, (name, frames) in enumerate(self.recordings.items()):
+            probes = given_probes(config, self.flow.latent_dim, context)
+            recordings, without = self.with_probes(probes)
+            skipped += without
+            ic = InformationContent(self.flow, self.window, config, cell.signature, probes)
+            n_frames = ic.n_draws * sum(self.recordings.n_frames(name) - 1 for name in recordings)
+
+            def tell(frames: int) -> None:
                 if context.should_stop():
                     raise Stopped
-                probes = draw_probes(cell.signature, name, len(frames), config.n_probes, frames.shape[1])
-                ic = self.ic(times, frames, probes, 1.0 - level, config.n_steps)
-                bad = int((~np.isfinite(ic[1:])).sum())
-                if bad:
-                    skipped.append(f"{name}: {bad} of {len(ic)} frames have no finite IC")
-                values[name] = np.where(np.isfinite(ic), ic, np.nan)
-                context.progress(done * len(self.recordings) + count + 1, total * len(self.recordings), {})
-        return self.write(cell, level, values, skipped)
+                context.progress(done * n_frames + frames, total * n_frames, {})
 
-    def ic(self, times: HeadAt, frames: np.ndarray, probes: np.ndarray, tau: float, n_steps: int) -> np.ndarray:
-        """IC ``(T,)`` of one recording's ``frames (T, D)`` with ``probes (T, P, D)``, at time tau = 1 - noise level."""
-        scaled = torch.from_numpy(frames * np.float32(tau)).to(self.device)
-        context = contexts(self.flow, scaled, self.window)
-        target, ahead = scaled[1:], torch.from_numpy(probes[1:]).to(self.device, torch.float32).transpose(0, 1)
-        n_blocks = -(-len(target) // BLOCK_FRAMES[self.device.type])
-        ic = [np.full(1, np.nan)]
-        for block in np.array_split(np.arange(len(target)), n_blocks):
-            part = slice(int(block[0]), int(block[-1]) + 1)
-            field = HeadField(times, context[part].contiguous(), ahead[:, part].contiguous())
-            ic.append(-log_likelihood(field, target[part].clone(), tau, n_steps).cpu().numpy())
-        return np.concatenate(ic)
+            values = ic.of(recordings, tell)
+            error_nats = ic.solver_error_nats
+        for name, series in values.items():
+            bad = int((~np.isfinite(series[1:])).sum())
+            if bad:
+                skipped.append(f"{name}: {bad} of {len(series)} frames have no finite IC")
+            values[name] = np.where(np.isfinite(series), series, np.nan)
+        return self.write(cell, config, values, error_nats if math.isfinite(error_nats) else None, skipped)
 
-    def write(self, cell: Cell, level: float, values: dict[str, np.ndarray], skipped: list[str]) -> Result:
+    def write(
+        self,
+        cell: Cell,
+        config: SurprisalCell,
+        values: dict[str, np.ndarray],
+        error_nats: float | None,
+        skipped: list[str],
+    ) -> Result:
         """Write the cell's files and give its result."""
         (cell.out_dir / "ic.safetensors").write_bytes(save(values))
         about: dict[str, Any] = {
-            "noise_level": level,
+            "noise_level": config.noise_level,
             "unit": "nats",
             "sample_rate_hz": SAMPLE_RATE_HZ,
             "frame_samples": FRAME_SAMPLES,
             "stamp": "start of the frame",
+            "solver_error_nats": error_nats,
             "recordings": {name: self.about[name] for name in values},
             "skipped": skipped,
         }
         (cell.out_dir / "ic.json").write_text(json.dumps(about, sort_keys=True, indent=1) + "\n")
         pooled = np.concatenate([ic[np.isfinite(ic)] for ic in values.values()])
         if not len(pooled):
-            return Result(cell.signature, failure=f"No frame has a finite IC at noise level {level}: {skipped[0]}")
+            return Result(
+                cell.signature, failure=f"No frame has a finite IC at noise level {config.noise_level}: {skipped[0]}"
+            )
         metrics = {
             "ic_mean": float(pooled.mean()),
             "ic_sd": float(pooled.std()),
+            "solver_error_nats": error_nats,
             "n_frames": len(pooled),
             "n_recordings": len(values),
             "n_skipped": len(skipped),
@@ -127,41 +142,42 @@ class Surprisal:
         return Result(cell.signature, metrics=metrics)
 
 
-def draw_probes(signature: str, recording: str, n_frames: int, n_probes: int, dim: int) -> np.ndarray:
-    """Rademacher probes ``(T, P, D)``, values -1 and 1, of one recording in one cell.
+def _check_sizes(latent_dim: int, recordings: Mapping[str, np.ndarray]) -> None:
+    """Refuse latents of another size than the flow's."""
+    name = next(iter(recordings), None)
+    width = recordings[name].shape[1] if name is not None else latent_dim
+    if width != latent_dim:
+        raise TaskError(
+            f"the flow predicts latents of {latent_dim} channels, and these have {width}: it was trained on another "
+            "autoencoder's; use the autoencoder that it was trained with"
+        )
 
-    Each frame gets rows of a Hadamard matrix in random order, its columns multiplied by random signs: every probe is
-    Rademacher, up to D probes of a frame are orthogonal, and with D of them the divergence is exact. `dim` is a power
-    of 2.
+
+def given_probes(config: SurprisalCell, dim: int, context: Context) -> np.ndarray | None:
+    """The probes that a file holds, ``(P, D)`` or ``(P, frames - 1, D)``, when they are those that were asked for.
+
+    Raises
+    ------
+    TaskError
+        The file holds others, or no such array.
     """
-    rounds = -(-n_probes // dim)
-    signs = numpy_stream(signature, "probe signs", recording).integers(0, 2, (n_frames, rounds, dim), dtype=np.int8)
-    order = numpy_stream(signature, "probe rows", recording).random((n_frames, rounds, dim)).argsort(axis=-1)
-    probes = hadamard(dim)[order[:, :, :n_probes]] * (2 * signs - 1)[:, :, None, :]
-    return probes.reshape(n_frames, -1, dim)[:, :n_probes]
-
-
-def hadamard(dim: int) -> np.ndarray:
-    """Sylvester's matrix of -1 and 1 with orthogonal rows, ``(dim, dim)`` int8; `dim` is a power of 2."""
-    rows = np.ones((1, 1), dtype=np.int8)
-    while len(rows) < dim:
-        rows = np.block([[rows, rows], [rows, -rows]])
-    assert len(rows) == dim, f"{dim} is not a power of 2"
-    return rows
-
-
-def contexts(flow: Flow, frames: Tensor, window: int) -> Tensor:
-    """Contexts of frames 1..T-1 of one recording, ``(T - 1, C)`` from ``frames (T, D)``.
-
-    No context is longer than in training: recordings of more than `window` frames are read in windows that overlap by
-    half, and a frame behind the first window is predicted in the earliest window that shows it, from at least
-    ``window - window // 2`` frames before it.
-    """
-    n_frames, hop = len(frames), max(window // 2, 1)
-    if n_frames <= window:
-        whole: Tensor = flow.backbone(frames[None, :-1])
-        return whole[0]
-    n_windows = 1 + -(-(n_frames - window) // hop)
-    padded = torch.cat([frames, frames.new_zeros((n_windows - 1) * hop + window - n_frames, frames.shape[1])])
-    seen = flow.backbone(padded.unfold(0, window, hop).transpose(1, 2)[:, :-1].contiguous())
-    return torch.cat([seen[0], seen[1:, -hop:].flatten(0, 1)])[: n_frames - 1]
+    if not isinstance(config.probes, ProbeFile):
+        return None
+    path = config.probes.path
+    with context.open_file(path) as stream:
+        data = stream.read()
+    if hashlib.sha256(data).hexdigest() != config.probes.sha256:
+        raise TaskError(f"{path}: not the probes that were asked for (its sha256 has changed)")
+    try:
+        probes = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise TaskError(f"{path}: not an array of numbers in numpy's .npy format ({error})") from None
+    if not isinstance(probes, np.ndarray):
+        raise TaskError(f"{path}: holds several arrays; allowed is one, in numpy's .npy format")
+    fits = probes.ndim in (2, 3) and len(probes) > 0 and probes.shape[-1] == dim and probes.dtype.kind in "if"
+    if not fits or not np.isfinite(probes).all():
+        raise TaskError(
+            f"{path}: shape {probes.shape} of {probes.dtype}; allowed are finite numbers of shape (probes, {dim}) or "
+            f"(probes, frames - 1, {dim})"
+        )
+    return np.asarray(probes, dtype=np.float32)

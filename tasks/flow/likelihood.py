@@ -2,42 +2,92 @@
 
 ``log p_tau(x) = log N(x_0; 0, I) - integral_0^tau div v du`` along the ODE ``dx/du = v(x, u)`` through ``x`` at ``tau``
 (Chen et al. 2018, Neural ordinary differential equations; Song et al. 2021, section 4.3), the divergence by the
-Skilling-Hutchinson estimator with probes that stay fixed along the path (Grathwohl et al. 2019, FFJORD).
+Skilling-Hutchinson estimator ``z . J z`` with random probes z (Grathwohl et al. 2019, FFJORD).
 
-Shapes: N frames, D latent channels, C width of a context, P probes, H width of the head.
+Two solvers. `euler` is that of the published inference code: equal steps, and probes that stay the same along the path.
+`quadrature` takes the divergence only at the nodes of a Gauss-Legendre rule, with other probes at every node, and needs
+a single velocity between two nodes; a control variate takes out of the estimate what all frames have in common (see
+tasks/flow/control.py).
+
+Shapes: N frames, D latent channels, P probes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from tasks.flow.network import NORM_EPS, FlowBlock, FlowHead
+Probes = Callable[[int], Tensor]
+"""Probes ``(P, N, D)`` of the node with this number."""
 
 
 class Field(Protocol):
-    """A velocity field with its divergence: ``x (N, D)`` and tau to ``(N, D)`` and ``(N,)``."""
+    """A velocity field of N frames."""
 
-    def __call__(self, x: Tensor, tau: float) -> tuple[Tensor, Tensor]: ...
+    def velocity(self, x: Tensor, tau: float) -> Tensor:
+        """Velocity ``(N, D)`` at ``x (N, D)``."""
+        ...
+
+    def jvp(self, x: Tensor, tau: float, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity ``(N, D)``, and its Jacobian times each of ``directions (P, N, D)``, ``(P, N, D)``."""
+        ...
 
 
-def log_likelihood(field: Field, x: Tensor, tau: float, n_steps: int) -> Tensor:
-    """Log-density in nats of each row of `x` under the flow's marginal at time `tau`.
+@dataclass(frozen=True)
+class Rule:
+    """Nodes in (0, tau_end), falling, and the weights that integrate over [0, tau_end]."""
+
+    taus: tuple[float, ...]
+    weights: tuple[float, ...]
+
+
+def gauss_legendre(tau_end: float, n_nodes: int) -> Rule:
+    """The rule of Gauss and Legendre: exact for polynomials up to degree ``2 n_nodes - 1``."""
+    places, weights = np.polynomial.legendre.leggauss(n_nodes)
+    taus = 0.5 * tau_end * (places[::-1] + 1)
+    return Rule(tuple(taus.tolist()), tuple((0.5 * tau_end * weights[::-1]).tolist()))
+
+
+GRADING = 0.75
+"""Share of the quadratic part in `graded`."""
+
+
+def graded(tau_end: float, n_nodes: int) -> Rule:
+    """Gauss-Legendre nodes drawn towards `tau_end`, where a flow's velocity changes fastest with tau.
+
+    The nodes u in (0, 1) are those of ``tau = tau_end ((1 - a) u + a (1 - (1 - u)^2))``, with a = `GRADING`.
+    """
+    even = gauss_legendre(1.0, n_nodes)
+    stretched = [u * (1 + GRADING * (1 - u)) for u in even.taus]
+    slopes = [1 + GRADING * (1 - 2 * u) for u in even.taus]
+    weights = [tau_end * weight * slope for weight, slope in zip(even.weights, slopes, strict=True)]
+    return Rule(tuple(tau_end * place for place in stretched), tuple(weights))
+
+
+def standard_normal(x: Tensor) -> Tensor:
+    """Log-density in nats of each row of ``x (N, D)`` under N(0, I), float64."""
+    return -0.5 * x.double().square().sum(-1) - 0.5 * x.shape[-1] * math.log(2 * math.pi)
+
+
+def euler(field: Field, x: Tensor, tau: float, n_steps: int, probes: Tensor) -> Tensor:
+    """Log-density in nats of each row of `x` under the flow's marginal at time `tau`, as published.
 
     Parameters
     ----------
-    field : callable
-        Velocity and divergence at a time.
+    field : Field
     x : (N, D) tensor
     tau : float
         Time in [0, 1] at which `x` lives; 0 is pure noise, where the density is N(0, I) exactly.
     n_steps : int
-        Euler steps from `tau` down to 0, each with the velocity at its start.
+        Equal steps from `tau` down to 0, each with velocity and divergence at its start.
+    probes : (P, N, D) tensor
+        The same for all steps.
 
     Returns
     -------
@@ -46,114 +96,68 @@ def log_likelihood(field: Field, x: Tensor, tau: float, n_steps: int) -> Tensor:
     step = tau / n_steps
     gain = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     for k in range(n_steps if tau > 0 else 0):
-        velocity, divergence = field(x, tau * (n_steps - k) / n_steps)
+        velocity, products = field.jvp(x, tau * (n_steps - k) / n_steps, probes)
         x = x - step * velocity
-        gain += divergence
-    energy = 0.5 * x.double().square().sum(-1)
-    return -energy - 0.5 * x.shape[-1] * math.log(2 * math.pi) - step * gain
+        gain += (probes * products).sum(-1).mean(0)
+    return standard_normal(x) - step * gain
 
 
-def exact_probes(n_frames: int, dim: int) -> Tensor:
-    """Probes ``(D, N, D)`` with which the estimated divergence is the exact trace, at D times the cost of one."""
-    return (math.sqrt(dim) * torch.eye(dim))[:, None, :].expand(dim, n_frames, dim).contiguous()
-
-
-@dataclass(frozen=True)
-class _Moment:
-    """The head's weights at one tau, with the scales of that time multiplied in."""
-
-    gates: list[Tensor]
-    out_weight: Tensor
-    out_bias: Tensor
-    out_scale: Tensor
-
-
-class HeadAt:
-    """The head at fixed times: what depends on tau alone is computed once per time and kept while it is small.
-
-    LayerNorm leaves zero-mean vectors, so subtracting from each row of the weights after it the row's mean changes no
-    value, and makes the same weights right for tangents that weren't centred.
-    """
-
-    def __init__(self, head: FlowHead, cache_bytes: int = 2**26) -> None:
-        self.head = head
-        self._moments: dict[float, _Moment] = {}
-        self._room = cache_bytes
-
-    def __call__(self, tau: float) -> _Moment:
-        moment = self._moments.get(tau)
-        if moment is None:
-            moment = self._at(tau)
-            self._room -= sum(4 * part.numel() for part in (*moment.gates, moment.out_weight))
-            if self._room > 0:
-                self._moments[tau] = moment
-        return moment
-
-    def _at(self, tau: float) -> _Moment:
-        head = self.head
-        embedding = head.time(torch.tensor([tau], dtype=torch.float32, device=head.out.weight.device))[0]
-        gates = []
-        for block in head.blocks:
-            assert isinstance(block, FlowBlock)
-            gate = block.gate.weight * (1 + block.scale(embedding))
-            gates.append((gate - gate.mean(1, keepdim=True)).T.contiguous())
-        scale, shift = head.modulation(embedding).chunk(2)
-        out = head.out.weight * (1 + scale)
-        return _Moment(gates, out.T.contiguous(), functional.linear(shift, head.out.weight, head.out.bias), 1 + scale)
-
-
-class HeadField:
-    """The head's velocity for a block of frames, and its divergence by tangents carried forward beside it.
-
-    The tangents of all probes go through the network together: with h the activation and d its tangent, LayerNorm's
-    tangent is ``(d - mean(d) - n mean(n d)) / sd`` (n the normed activation), and a gate's is
-    ``(silu'(a) b) da + silu(a) db``. The first layer's tangents don't change along the path, and the last layer is
-    applied to the probes once instead of to the tangents at every step.
+def quadrature(
+    field: Field, x: Tensor, tau: float, rule: Rule, probes: Probes, control: Tensor | None = None
+) -> Tensor:
+    """Log-density in nats of each row of `x` under the flow's marginal at time `tau`.
 
     Parameters
     ----------
-    at : HeadAt
-    context : (N, C) tensor
-    probes : (P, N, D) tensor
+    field : Field
+    x : (N, D) tensor
+    tau : float
+        Time in [0, 1] at which `x` lives.
+    rule : Rule
+        Of [0, tau].
+    probes : callable
+    control : (n, D, D) tensor, optional
+        A Jacobian for each node, which is subtracted from the frames' own before these meet the probes; its exact trace
+        is added. The nearer it is to theirs, the less the probes vary.
+
+    Returns
+    -------
+    (N,) float64 tensor
     """
-
-    def __init__(self, at: HeadAt, context: Tensor, probes: Tensor) -> None:
-        head = at.head
-        of_x, of_context = head.inlet_parts()
-        self.at = at
-        self.of_x = of_x.T.contiguous()
-        self.outs = [block.out.weight.T.contiguous() for block in head.blocks if isinstance(block, FlowBlock)]
-        self.from_context = functional.linear(context, of_context.contiguous(), head.inlet.bias)
-        self.first_tangent = probes @ self.of_x
-        self.last_tangent = probes @ head.out.weight
-
-    def __call__(self, x: Tensor, tau: float) -> tuple[Tensor, Tensor]:
-        moment = self.at(tau)
-        h = torch.addmm(self.from_context, x, self.of_x)
-        d = self.first_tangent
-        for gate, out in zip(moment.gates, self.outs, strict=True):
-            h, d = _block(h, d, gate, out)
-        width = h.shape[-1]
-        normed, _, inverse_sd = torch.native_layer_norm(h, (width,), None, None, NORM_EPS)
-        velocity = torch.addmm(moment.out_bias, normed, moment.out_weight)
-        test = self.last_tangent * moment.out_scale
-        test -= test.mean(-1, keepdim=True)
-        along = (normed * d).sum(-1) * (normed * test).sum(-1) / width
-        divergence = ((test * d).sum(-1) - along).mean(0) * inverse_sd[:, 0]
-        return velocity, divergence
+    integral = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    if tau == 0:
+        return standard_normal(x)
+    at, velocity = tau, field.velocity(x, tau)
+    for k, (node, weight) in enumerate(zip(rule.taus, rule.weights, strict=True)):
+        x = _midpoint(field, x, at, node, velocity)
+        z = probes(k)
+        velocity, products = field.jvp(x, node, z)
+        at = node
+        if control is not None:
+            products = products - z @ control[k].T
+            integral += weight * float(control[k].trace())
+        integral += weight * (z * products).sum(-1).double().mean(0)
+    x = _midpoint(field, x, at, 0.0, velocity)
+    return standard_normal(x) - integral
 
 
-def _block(h: Tensor, d: Tensor, gate: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-    """Activations ``h (N, H)`` and tangents ``d (P, N, H)`` behind one block of the head."""
-    n_probes, n_frames, width = d.shape
-    normed, _, inverse_sd = torch.native_layer_norm(h, (width,), None, None, NORM_EPS)
-    a, b = (normed @ gate).chunk(2, dim=-1)
-    sigmoid = torch.sigmoid(a)
-    silu = a * sigmoid
-    slope = (sigmoid + silu - silu * sigmoid) * b * inverse_sd
-    level = silu * inverse_sd
-    inward = torch.addcmul(d, normed, (d * normed).sum(-1, keepdim=True), value=-1 / width)
-    da, db = (inward @ gate).chunk(2, dim=-1)
-    outward = torch.addcmul(da * slope, db, level)
-    d = torch.addmm(d.flatten(0, 1), outward.flatten(0, 1), out).view(n_probes, n_frames, width)
-    return torch.addmm(h, silu * b, out), d
+def transported(field: Field, x: Tensor, start: float, end: float, n_steps: int) -> Tensor:
+    """Where the ODE takes ``x (N, D)`` from time `start` to `end`, by `n_steps` equal midpoint steps."""
+    for k in range(n_steps if start != end else 0):
+        at, then = (start + (end - start) * j / n_steps for j in (k, k + 1))
+        x = _midpoint(field, x, at, then, field.velocity(x, at))
+    return x
+
+
+def euler_transported(field: Field, x: Tensor, start: float, end: float, n_steps: int) -> Tensor:
+    """As `transported`, by equal steps of Euler's method, each with the velocity at its start."""
+    step = (end - start) / n_steps
+    for k in range(n_steps):
+        x = x + step * field.velocity(x, start + k * step)
+    return x
+
+
+def _midpoint(field: Field, x: Tensor, at: float, then: float, velocity: Tensor) -> Tensor:
+    """One step of the midpoint method; `velocity` is that at its start."""
+    step = then - at
+    return x + step * field.velocity(x + 0.5 * step * velocity, at + 0.5 * step)

@@ -8,52 +8,134 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.flow.likelihood import HeadAt, HeadField, exact_probes, log_likelihood
+from tasks.flow.field import HeadAt, HeadField
+from tasks.flow.likelihood import euler, gauss_legendre, graded, quadrature, transported
 from tasks.flow.network import Flow, new_flow
+from tasks.flow.probes import exact_probes
 
 
 @dataclass
 class GaussianField:
-    """The exact rectified flow from N(0, I) to N(mean, diag(variance)): linear in x, with a known divergence."""
+    """The exact rectified flow from N(0, I) to N(mean, covariance): linear in x, with a known divergence.
+
+    The covariance has eigenvectors `axes` (columns) and eigenvalues `variance`.
+    """
 
     mean: Tensor
     variance: Tensor
+    axes: Tensor
 
-    def __call__(self, x: Tensor, tau: float) -> tuple[Tensor, Tensor]:
-        slope = (tau * self.variance - (1 - tau)) / self.marginal(tau)
-        return self.mean + slope * (x - tau * self.mean), slope.sum().expand(len(x))
+    def slope(self, tau: float) -> Tensor:
+        values = (tau * self.variance - (1 - tau)) / self.marginal(tau)
+        return (self.axes * values) @ self.axes.T
+
+    def velocity(self, x: Tensor, tau: float) -> Tensor:
+        return self.mean + (x - tau * self.mean) @ self.slope(tau)
+
+    def jvp(self, x: Tensor, tau: float, directions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.velocity(x, tau), directions @ self.slope(tau)
 
     def marginal(self, tau: float) -> Tensor:
         return tau**2 * self.variance + (1 - tau) ** 2
 
+    def sample(self, count: int, tau: float, random: torch.Generator) -> Tensor:
+        unit = torch.randn(count, 64, generator=random).double()
+        return tau * self.mean + (unit * self.marginal(tau).sqrt()) @ self.axes.T
+
     def log_density(self, x: Tensor, tau: float) -> Tensor:
         variance = self.marginal(tau)
-        return -0.5 * ((x - tau * self.mean) ** 2 / variance + torch.log(2 * math.pi * variance)).sum(-1)
+        along = (x - tau * self.mean) @ self.axes
+        return -0.5 * (along**2 / variance + torch.log(2 * math.pi * variance)).sum(-1)
 
 
 def gaussian(random: torch.Generator) -> GaussianField:
-    return GaussianField(
-        torch.randn(64, generator=random).double(), torch.logspace(math.log10(0.25), math.log10(4), 64).double()
-    )
+    axes = torch.linalg.qr(torch.randn(64, 64, generator=random).double())[0]
+    variance = torch.logspace(math.log10(0.25), math.log10(4), 64).double()
+    return GaussianField(torch.randn(64, generator=random).double(), variance, axes)
 
 
 @pytest.mark.parametrize("tau", [1.0, 0.7, 0.4])
 def test_a_gaussian_is_right_within_a_nat_and_twice_the_steps_halve_the_error(tau: float) -> None:
     random = torch.Generator().manual_seed(0)
     field = gaussian(random)
-    x = tau * field.mean + field.marginal(tau).sqrt() * torch.randn(200, 64, generator=random).double()
-    truth = field.log_density(x, tau)
-    errors = [float((log_likelihood(field, x, tau, n) - truth).abs().mean()) for n in (50, 100, 200)]
-    assert (log_likelihood(field, x, tau, 100) - truth).abs().max() < 1
+    x = field.sample(200, tau, random)
+    truth, probes = field.log_density(x, tau), exact_probes(200, 64).double()
+    errors = [float((euler(field, x, tau, n, probes) - truth).abs().mean()) for n in (50, 100, 200)]
+    assert (euler(field, x, tau, 100, probes) - truth).abs().max() < 1
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.1)
     assert errors[1] / errors[2] == pytest.approx(2, rel=0.1)
 
 
+@pytest.mark.parametrize("tau", [1.0, 0.7, 0.4])
+def test_twice_the_nodes_quarter_the_error_of_the_path(tau: float) -> None:
+    """Midpoint steps are of second order, and the rule for the divergence of a far higher one."""
+    random = torch.Generator().manual_seed(0)
+    field = gaussian(random)
+    x = field.sample(100, tau, random)
+    truth, probes = field.log_density(x, tau), exact_probes(100, 64).double()
+    errors = [
+        float((quadrature(field, x, tau, graded(tau, n), lambda node: probes) - truth).abs().mean())
+        for n in (8, 16, 32)
+    ]
+    assert errors[1] < 0.3
+    assert errors[0] / errors[1] > 3.5
+    assert errors[1] / errors[2] > 3.5
+
+
+def test_the_rule_integrates_polynomials_exactly() -> None:
+    rule = gauss_legendre(0.7, 5)
+    assert list(rule.taus) == sorted(rule.taus, reverse=True)
+    for degree in range(10):
+        whole = sum(w * tau**degree for tau, w in zip(rule.taus, rule.weights, strict=True))
+        assert whole == pytest.approx(0.7 ** (degree + 1) / (degree + 1), rel=1e-12)
+
+
+def test_a_control_takes_out_what_frames_share_and_leaves_no_bias() -> None:
+    random = torch.Generator().manual_seed(1)
+    field, rule = gaussian(random), gauss_legendre(1.0, 12)
+    x = field.sample(300, 1.0, random)
+    probes = [torch.randint(0, 2, (2, 300, 64), generator=random).double() * 2 - 1 for _ in rule.taus]
+    wrong = 0.2 * torch.randn(64, 64, generator=random).double()
+    exact = quadrature(field, x, 1.0, rule, lambda node: exact_probes(300, 64).double())
+    slopes = torch.stack([field.slope(tau) for tau in rule.taus])
+    plain, right, mixed = (
+        quadrature(field, x, 1.0, rule, probes.__getitem__, control) for control in (None, slopes, slopes + wrong)
+    )
+    assert torch.allclose(right, exact, atol=1e-9)
+    for estimate in (plain, mixed):
+        error = estimate - exact
+        assert abs(float(error.mean())) < 4 * float(error.std()) / math.sqrt(300)
+    assert float((mixed - exact).std()) > 0.1
+
+
+def test_a_graded_rule_integrates_polynomials_and_has_most_nodes_at_the_end() -> None:
+    rule, even = graded(0.7, 8), gauss_legendre(0.7, 8)
+    assert all(mine > theirs for mine, theirs in zip(rule.taus, even.taus, strict=True))
+    assert 0 < min(rule.taus) < max(rule.taus) < 0.7
+    for degree in range(7):
+        whole = sum(w * tau**degree for tau, w in zip(rule.taus, rule.weights, strict=True))
+        assert whole == pytest.approx(0.7 ** (degree + 1) / (degree + 1), rel=1e-12)
+
+
 def test_at_time_zero_it_is_the_standard_normal() -> None:
     field = gaussian(torch.Generator().manual_seed(0))
-    zero = torch.zeros(3, 64)
-    assert log_likelihood(field, zero, 0.0, 10).tolist() == [-32 * math.log(2 * math.pi)] * 3
-    assert log_likelihood(field, zero + 1, 0.0, 10)[0] == pytest.approx(-32 * math.log(2 * math.pi) - 32)
+    zero, probes = torch.zeros(3, 64), torch.ones(1, 3, 64)
+    for solve in (
+        lambda x: euler(field, x, 0.0, 10, probes),
+        lambda x: quadrature(field, x, 0.0, gauss_legendre(0.0, 4), lambda node: probes),
+    ):
+        assert solve(zero).tolist() == [-32 * math.log(2 * math.pi)] * 3
+        assert solve(zero + 1)[0] == pytest.approx(-32 * math.log(2 * math.pi) - 32)
+
+
+def test_transport_there_and_back() -> None:
+    random = torch.Generator().manual_seed(3)
+    field = gaussian(random)
+    x = field.sample(20, 1.0, random)
+    there = transported(field, x, 1.0, 0.4, 40)
+    assert torch.allclose(transported(field, there, 0.4, 1.0, 40), x, atol=1e-2)
+    assert not torch.allclose(there, x, atol=0.1)
+    assert torch.equal(transported(field, x, 0.4, 0.4, 40), x)
 
 
 def rough_flow() -> Flow:
@@ -68,7 +150,7 @@ def rough_flow() -> Flow:
 
 def jacobians(flow: Flow, x: Tensor, context: Tensor, tau: float) -> Tensor:
     def velocity(one: Tensor, its_context: Tensor) -> Tensor:
-        time = torch.full((1, 1), tau)
+        time = torch.full((1, 1), tau, dtype=torch.float64)
         out: Tensor = flow.head(one[None, None, None], its_context[None, None], time)
         return out[0, 0, 0]
 
@@ -80,43 +162,43 @@ def jacobians(flow: Flow, x: Tensor, context: Tensor, tau: float) -> Tensor:
     )
 
 
-def test_velocity_and_exact_trace_equal_those_of_autograd() -> None:
+@pytest.fixture
+def rough() -> tuple[Flow, HeadField, Tensor, Tensor]:
+    """A flow, its field at five frames, the frames, and their Jacobians at 0.37 by autograd."""
     flow, random = rough_flow(), torch.Generator().manual_seed(3)
-    x, context = torch.randn(4, 64, generator=random).double(), torch.randn(4, 64, generator=random).double()
-    velocity, divergence = HeadField(HeadAt(flow.head), context, exact_probes(4, 64).double())(x, 0.37)
-    time = torch.tensor([[0.37]])
-    wanted = flow.head(x[None, None], context[None], time)[0, 0]
-    assert torch.allclose(velocity, wanted, atol=1e-9)
-    trace = jacobians(flow, x, context, 0.37).diagonal(dim1=1, dim2=2).sum(-1)
-    assert torch.allclose(divergence, trace, atol=1e-8)
-    assert divergence.abs().min() > 1e-3
+    x, context = torch.randn(5, 64, generator=random).double(), torch.randn(5, 64, generator=random).double()
+    return flow, HeadField(HeadAt(flow.head), context), x, jacobians(flow, x, context, 0.37)
 
 
-def test_the_estimate_is_the_mean_of_probe_jacobian_probe() -> None:
-    flow, random = rough_flow(), torch.Generator().manual_seed(4)
-    x, context = torch.randn(3, 64, generator=random).double(), torch.randn(3, 64, generator=random).double()
-    probes = torch.randint(0, 2, (5, 3, 64), generator=random).double() * 2 - 1
-    _, divergence = HeadField(HeadAt(flow.head), context, probes)(x, 0.8)
-    wanted = torch.einsum("pni,nij,pnj->pn", probes, jacobians(flow, x, context, 0.8), probes).mean(0)
-    assert torch.allclose(divergence, wanted, atol=1e-8)
+Rough = tuple[Flow, HeadField, Tensor, Tensor]
 
 
-def test_times_kept_in_memory_change_no_bit() -> None:
-    flow = new_flow("tiny", seed=1).requires_grad_(False)
-    random = torch.Generator().manual_seed(5)
-    x, context = torch.randn(6, 64, generator=random), torch.randn(6, 64, generator=random)
-    probes = torch.ones(2, 6, 64)
-    kept, unkept = HeadAt(flow.head), HeadAt(flow.head, cache_bytes=0)
-    results = [log_likelihood(HeadField(at, context, probes), x, 0.9, 8) for at in (kept, kept, unkept)]
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
+def test_velocity_equals_that_of_the_network(rough: Rough) -> None:
+    flow, field, x, _ = rough
+    wanted = flow.head(x[None, None], field.context[None], torch.tensor([[0.37]]).double())[0, 0]
+    assert torch.allclose(field.velocity(x, 0.37), wanted, atol=1e-9)
+    assert torch.allclose(field.jvp(x, 0.37, torch.ones(1, 5, 64).double())[0], wanted, atol=1e-9)
 
 
-def test_probes_are_unbiased() -> None:
-    flow, random = rough_flow(), torch.Generator().manual_seed(6)
-    x, context = torch.randn(2, 64, generator=random).double(), torch.randn(2, 64, generator=random).double()
-    probes = torch.randint(0, 2, (400, 2, 64), generator=random).double() * 2 - 1
-    at = HeadAt(flow.head)
-    each = np.stack([HeadField(at, context, probe[None])(x, 0.5)[1].numpy() for probe in probes])
-    exact = HeadField(at, context, exact_probes(2, 64).double())(x, 0.5)[1].numpy()
+def test_jacobian_and_exact_trace_equal_those_of_autograd(rough: Rough) -> None:
+    _, field, x, wanted = rough
+    assert torch.allclose(field.jacobian(x, 0.37), wanted, atol=1e-10, rtol=1e-10)
+    every = exact_probes(5, 64).double()
+    trace = (every * field.jvp(x, 0.37, every)[1]).sum(-1).mean(0)
+    assert torch.allclose(trace, wanted.diagonal(dim1=1, dim2=2).sum(-1), atol=1e-10, rtol=1e-10)
+    assert trace.abs().min() > 1e-3
+
+
+def test_products_are_those_of_the_jacobian(rough: Rough) -> None:
+    _, field, x, jacobian = rough
+    directions = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(4)).double()
+    _, products = field.jvp(x, 0.37, directions)
+    assert torch.allclose(products, torch.einsum("nij,pnj->pni", jacobian, directions), atol=1e-9)
+
+
+def test_probes_are_unbiased(rough: Rough) -> None:
+    _, field, x, jacobian = rough
+    probes = torch.randint(0, 2, (400, 5, 64), generator=torch.Generator().manual_seed(6)).double() * 2 - 1
+    each = (probes * field.jvp(x, 0.37, probes)[1]).sum(-1).numpy()
+    exact = jacobian.diagonal(dim1=1, dim2=2).sum(-1).numpy()
     assert (np.abs(each.mean(0) - exact) < 4 * each.std(0) / math.sqrt(len(each))).all()

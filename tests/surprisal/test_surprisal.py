@@ -1,29 +1,31 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
 
-from tasks.contract import Artefact, Cell, Context, Stopped, TaskError
+from tasks.contract import Artefact, Cell, Context, Stopped
+from tasks.flow.contexts import contexts, windows
+from tasks.flow.information import BLOCK_FRAMES
 from tasks.flow.network import read_flow
-from tasks.ic import IcSeries, read_ic, write_csv
-from tasks.surprisal import BLOCK_FRAMES, Surprisal, contexts, draw_probes, run
+from tasks.flow.probes import draw_probes
+from tasks.ic import IcSeries, read_ic
+from tasks.surprisal import Surprisal, run
 
 if TYPE_CHECKING:
     from conftest import Inputs
 
 MakeLatents = Callable[[Mapping[str, np.ndarray]], Artefact]
 LEVELS = (0.0, 0.3, 0.5, 0.6, 0.9, 1.0)
-LEAD_SAMPLES, TRAIL_SAMPLES, WINDOW = 10_000, 5_000, 16
+WINDOW = 16
 
 
 def ic_of(cell: Cell) -> dict[str, IcSeries]:
@@ -128,13 +130,14 @@ def test_contexts_in_windows_equal_those_of_the_frames_they_show(inputs: Inputs)
     flow, _ = read_flow(inputs.flow)
     frames = torch.from_numpy(inputs.frames["long"])
     with torch.no_grad():
-        windowed = contexts(flow, frames, WINDOW)
+        windowed = torch.cat([found for _, found in contexts(flow, windows(("long", 0), frames, WINDOW))])
         assert windowed.shape == (60, 64)
         for t in (1, 15, 16, 23, 24, 47, 60):
             first = 0 if t < 16 else 8 * ((t - 8) // 8)
             alone = flow.backbone(frames[None, first:t])[0, -1]
             assert torch.allclose(windowed[t - 1], alone, atol=1e-5), t
-        assert torch.allclose(contexts(flow, frames, 61), flow.backbone(frames[None, :-1])[0])
+        ((_, whole),) = contexts(flow, windows(("long", 0), frames, 61))
+        assert torch.allclose(whole, flow.backbone(frames[None, :-1])[0])
 
 
 def test_recordings_without_usable_latents_are_named(tmp_path: Path, inputs: Inputs, make_latents: MakeLatents) -> None:
@@ -165,7 +168,9 @@ def test_it_tells_how_far_it_is_and_stops_when_asked(tmp_path: Path, inputs: Inp
     seen: list[tuple[int, int]] = []
     context = Context(progress=lambda done, total, _: seen.append((done, total)))
     list(run([inputs.cell(tmp_path / "a", 0.9), inputs.cell(tmp_path / "b", 1.0)], context))
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seen[-1] == (142, 142)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert {total for _, total in seen} == {142}
     with pytest.raises(Stopped):
         list(run([inputs.cell(tmp_path / "c", 0.9)], Context(should_stop=lambda: True)))
 
@@ -198,34 +203,3 @@ def test_sixty_four_probes_are_exact(tmp_path: Path, inputs: Inputs) -> None:
     exact, estimated, again = (ic_of(cell)["short"].values[1:] for cell in cells)
     assert np.allclose(exact, again, rtol=1e-5)
     assert not np.allclose(exact, estimated, rtol=1e-3)
-
-
-def test_the_csv_has_its_header_its_rows_and_exact_stamps(tmp_path: Path, inputs: Inputs) -> None:
-    cells = [inputs.cell(tmp_path / str(level), level) for level in (0.5, 0.0)]
-    list(run(cells, Context()))
-    series = {0.5: ic_of(cells[0])["short"], 0.0: ic_of(cells[1])["short"]}
-    stream = io.StringIO()
-    write_csv(stream, series)
-    header, *lines = stream.getvalue().splitlines()
-    rows = [list(map(float, line.split(","))) for line in lines]
-    assert header == "Time,IC_0.0,IC_0.5"
-    assert len(rows) == LEAD_SAMPLES // 4096 + 12 + math.ceil(TRAIL_SAMPLES / 4096)
-    starts = [LEAD_SAMPLES + 4096 * j for j in range(-2, 14)]
-    assert [row[0] for row in rows] == [start / 44100 for start in starts]
-    missing = [math.isnan(row[1]) for row in rows]
-    assert missing == [True] * 3 + [False] * 11 + [True] * 2
-    assert [row[2] for row in rows[3:14]] == series[0.5].values[1:].tolist()
-    assert series[0.0].start_s.tolist() == [row[0] for row in rows[2:14]]
-    assert lines[0].endswith(",nan,nan")
-
-
-def test_without_silence_there_are_no_rows_around_the_frames() -> None:
-    stream = io.StringIO()
-    write_csv(stream, {0.3: IcSeries(np.array([np.nan, 1.5]))})
-    assert stream.getvalue() == "Time,IC_0.3\n0.0,nan\n0.09287981859410431,1.5\n"
-
-
-@pytest.mark.parametrize("series", [{}, {0.0: IcSeries(np.zeros(3)), 0.5: IcSeries(np.zeros(4))}])
-def test_a_csv_of_two_recordings_is_refused(series: dict[float, Any]) -> None:
-    with pytest.raises(TaskError, match="levels of one recording"):
-        write_csv(io.StringIO(), series)
