@@ -27,7 +27,7 @@ ExperimentArgument = Annotated[str, typer.Argument(help="the experiment's YAML f
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        help="key=value over the YAML, such as surprisal.n_steps=50", metavar="[KEY=VALUE]...", show_default=False
+        help="key=value over the YAML, such as flow.steps=500", metavar="[KEY=VALUE]...", show_default=False
     ),
 ]
 LedgerRoot = Annotated[
@@ -182,19 +182,65 @@ def explain(
 
 @app.command()
 def surprisal(
-    files: Annotated[list[str], typer.Argument(help="recordings, or folders of them", metavar="FILES...")],
-    model: Annotated[str, typer.Option("--model", help="signature of a flow in the ledger")],
+    files: Annotated[list[str], typer.Argument(help="recordings, folders or s3:// prefixes", metavar="FILES...")],
+    model: Annotated[
+        str, typer.Option("--model", help="signature of a flow, or a file of published weights", metavar="SIG|FILE")
+    ],
+    autoencoder: Annotated[
+        str | None, typer.Option("--autoencoder", help="for imported weights: whose latents", metavar="SIGNATURE")
+    ] = None,
     noise_levels: Annotated[str, typer.Option("--noise-levels", help="comma-separated, each in [0, 1]")] = "0.0",
-    out: Annotated[str, typer.Option("--out", help="folder for the csv files")] = ".",
+    definition: Annotated[
+        str | None,
+        typer.Option(help="which quantity", metavar="expectation|monte_carlo|probability_flow|expected"),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(help="what a frame is predicted from", metavar="transformed|clean|none")
+    ] = None,
+    n_draws: Annotated[int | None, typer.Option(help="draws of noise, where the definition has any")] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="of the likelihood's integral", metavar="euler|quadrature|exact")
+    ] = None,
+    n_steps: Annotated[int | None, typer.Option(help="of the solver euler")] = None,
+    n_nodes: Annotated[int | None, typer.Option(help="of the solvers quadrature and exact")] = None,
+    n_probes: Annotated[int | None, typer.Option(help="Rademacher probes of the divergence")] = None,
+    probes: Annotated[str | None, typer.Option(help="given probes", metavar="FILE.npy|exact")] = None,
+    out: Annotated[str, typer.Option("--out", help="folder for the tables")] = ".",
+    form: Annotated[str, typer.Option("--format", help="csv or parquet")] = "csv",
+    stamp: Annotated[
+        str, typer.Option("--stamp", help="time of a frame: its start, its end, or the published tool's rows")
+    ] = "start",
     ledger: LedgerRoot = "./results",
-    n_steps: Annotated[int, typer.Option("--n-steps", min=1, help="Euler steps")] = 100,
-    n_probes: Annotated[int, typer.Option("--n-probes", min=1, help="Rademacher probes")] = 4,
 ) -> None:
-    """Information content of recordings at noise levels, one csv each: Time, IC_<level>, ..."""
+    """Information content of recordings at noise levels, a table each: Time, IC_<level>, ... and a JSON beside it."""
     with _one_line_errors():
+        from orchestrator.verbs.surprisal import Wish
         from orchestrator.verbs.surprisal import surprisal as surprisal_verb
 
-        raise typer.Exit(surprisal_verb(files, model, noise_levels, out, ledger, n_steps, n_probes))
+        solved = {
+            "definition": definition,
+            "context": context,
+            "n_draws": n_draws,
+            "solver": solver,
+            "n_steps": n_steps,
+            "n_nodes": n_nodes,
+            "n_probes": n_probes,
+            "probes": probes,
+        }
+        wish = Wish(files, model, autoencoder, noise_levels, solved, out, form, stamp)
+        raise typer.Exit(surprisal_verb(wish, ledger))
+
+
+@app.command("import-weights")
+def import_weights(
+    file: Annotated[str, typer.Argument(help="a checkpoint, such as pa_rectflow.pt", metavar="FILE")],
+    ledger: LedgerRoot = "./results",
+) -> None:
+    """Bring published weights into the ledger, as a model with a signature of its own."""
+    with _one_line_errors():
+        from orchestrator.verbs.import_weights import import_weights as import_verb
+
+        raise typer.Exit(import_verb(file, ledger))
 
 
 @app.command()

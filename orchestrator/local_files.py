@@ -61,13 +61,13 @@ class LocalFiles:
     def write(self, path: str, data: bytes) -> None:
         target = self.at(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _Replacing(target) as part:
+        with Replacing(target) as part:
             part.write_bytes(data)
 
     def put_file(self, local: Path, path: str) -> None:
         target = self.at(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _Replacing(target) as part:
+        with Replacing(target) as part:
             shutil.copyfile(local, part)
 
     def adopt(self, local: Path, path: str) -> None:
@@ -121,7 +121,7 @@ class LocalFiles:
         return {prefix + name: about.st_size for name, about in files_below(self.at(path))}
 
 
-class _Replacing:
+class Replacing:
     """A temporary file that takes the place of `target` when the block ends well, and goes when it does not."""
 
     def __init__(self, target: Path) -> None:

@@ -26,13 +26,15 @@ def identifiers(files: Sequence[SourceFile]) -> dict[str, str]:
         Path to id, in the order of the paths.
     """
     named: dict[str, str] = {}
+    taken: set[str] = set()
     for path in sorted({file.path for file in files}):
         stem = path.rstrip("/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
         base = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._") or "file"
-        name, number, taken = base, 2, {used.casefold() for used in named.values()}
+        name, number = base, 2
         while name.casefold() in taken:
             name, number = f"{base}-{number}", number + 1
         named[path] = name
+        taken.add(name.casefold())
     return named
 
 
