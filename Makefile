@@ -15,7 +15,7 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 # Three hosts of its own on this machine, S3 and PostgreSQL, and every fault: as root, once after
-# apt-get install --yes openssh-server rsync iproute2 postgresql memcached liberasurecode1
+# apt-get install --yes openssh-server openssh-client rsync iproute2 postgresql memcached liberasurecode1
 RESULTS := benchmarks/results/$$(date +%F)
 BENCH := $(RESULTS)-$$(uname -m)-cpu.jsonl
 

@@ -14,7 +14,7 @@ from orchestrator.search.config import SearchConfig
 from orchestrator.stages import STAGES
 from tasks.audio.config import DataSet, SplitConfig
 from tasks.autoencoder.config import AutoencoderConfig
-from tasks.config import Config, PitchConfig, ReconstructionConfig, SurprisalConfig
+from tasks.config import CausalAuditConfig, Config, PitchConfig, ReconstructionConfig, SurprisalConfig
 from tasks.eeg.config import EegConfig
 from tasks.flow.config import FlowConfig
 
@@ -85,6 +85,7 @@ class Science(Config):
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     flow: FlowConfig = FlowConfig()
     surprisal: SurprisalConfig = SurprisalConfig()
+    causal_audit: CausalAuditConfig | None = Field(None, json_schema_extra={"neutral": None})
     reconstruction: ReconstructionConfig | None = ReconstructionConfig()
     pitch: PitchConfig | None = PitchConfig()
     eeg: EegConfig | None = None
@@ -213,7 +214,7 @@ class Experiment(Config):
         return combinations
 
 
-SHARED = ("data", "surprisal.noise_levels", "reconstruction", "pitch", "eeg")
+SHARED = ("data", "surprisal.noise_levels", "causal_audit", "reconstruction", "pitch", "eeg")
 
 
 def _need_one_family(variants: Sequence[Science]) -> None:

@@ -137,6 +137,14 @@ def by_level(report: Report, variant: str) -> dict[str, dict[int, float]]:
     for score in results.pitch:
         if score.variant == variant:
             put("pitch_rho", float(score.x), score.metrics.get("spearman_mean"))
+    for score in results.audit:
+        if score.variant == variant:
+            put(f"causal_audit_rho_{score.role}", float(score.x), score.metrics.get("spearman_mean"))
+            put(f"causal_audit_change_{score.role}", float(score.x), score.metrics.get("change_mean"))
+    for score in results.surprisal:
+        if score.variant == variant:
+            put(f"ic_sd_{score.role}", float(score.x), score.metrics.get("ic_sd"))
+            put(f"solver_error_nats_{score.role}", float(score.x), score.metrics.get("solver_error_nats"))
     return curves
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.experiment import ROLES, Experiment, Science
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.manifest import Manifest
+from orchestrator.planner_audit import plan_audit
 from orchestrator.planner_canaries import plan_canaries
 from orchestrator.planner_eeg import plan_eeg, plan_group
 from orchestrator.signature import canonical, sign
@@ -71,7 +72,7 @@ def _plan_variant(builder: Builder, variant: str, science: Science) -> dict[str,
     """Everything of one variant but its EEG; returns the signatures that the EEG stages build on, by role."""
     data = _plan_data(builder, science)
     codec = _plan_autoencoder(builder, variant, science, data)
-    made: dict[str, str] = dict(data)
+    made: dict[str, str] = {**data, "autoencoder": codec}
     roles = [role for role in ("train", "validation", "melodies", "stimuli") if f"corpus {role}" in data]
     if not _wants_pitch(builder, science):
         roles = [role for role in roles if role != "melodies"]
@@ -86,12 +87,13 @@ def _plan_variant(builder: Builder, variant: str, science: Science) -> dict[str,
     made["flow"] = builder.add(
         "flow",
         f"flow {variant}",
-        {"seed": science.seed, "flow": science.flow.model_dump(mode="json")},
+        {"seed": science.seed, "flow": science.flow.signed()},
         {"train": made["latents train"], "validation": made["latents validation"]},
         {"variant": variant},
     )
     for role in roles[2:]:
         _plan_surprisal(builder, variant, science, role, made)
+    plan_audit(builder, variant, science, roles[2:], made)
     if "latents melodies" in made:
         _plan_pitch(builder, variant, science, made)
     _plan_reconstruction(builder, variant, science, data, codec)
@@ -160,11 +162,8 @@ def _plan_pitch_surprisal(builder: Builder, science: Science, role: str, corpus:
     assert science.pitch is not None
     symbolic = science.data.train.source != "audio"
     trained_on = science.data.train if symbolic else DataSet(source="chorales", split="train")
-    config = {
-        "order_max": science.pitch.order_max,
-        "escape": science.pitch.escape,
-        "train_split": trained_on.split,
-    }
+    settings = {key: value for key, value in science.pitch.signed().items() if key != "ic_frames"}
+    config = {**settings, "train_split": trained_on.split}
     tunes = _plan_tunes(builder, science, trained_on)
     return builder.add(
         "pitch_surprisal", f"pitch surprisal {role}", config, {"tunes": tunes, "corpus": corpus}, {"role": role}
@@ -196,17 +195,10 @@ def _plan_autoencoder(builder: Builder, variant: str, science: Science, data: Ma
 def _plan_surprisal(builder: Builder, variant: str, science: Science, role: str, made: dict[str, str]) -> None:
     settings = science.surprisal
     for level in settings.noise_levels:
-        config = {
-            "noise_level": level,
-            "definition": settings.definition,
-            "solver": settings.solver,
-            "n_steps": settings.n_steps,
-            "n_probes": settings.n_probes,
-        }
         made[f"surprisal {role} {level!r}"] = builder.add(
             "surprisal",
             f"IC {variant} {role} s={level!r}",
-            config,
+            settings.cell(level),
             {"flow": made["flow"], "latents": made[f"latents {role}"]},
             {"variant": variant, "role": role, "noise_level": repr(level)},
         )

@@ -121,7 +121,7 @@ def _environment() -> Iterator[tuple[str, Any]]:
 def _override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UsageError(f"{text!r}: an override has the form key=value, such as surprisal.n_steps=50")
+        raise UsageError(f"{text!r}: an override has the form key=value, such as flow.steps=500")
     head = key.split(".", 1)[0]
     allowed = [*Experiment.model_fields, *Science.model_fields]
     if head not in allowed:

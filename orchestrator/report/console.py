@@ -8,8 +8,12 @@ from pathlib import Path
 from orchestrator.redaction import redact
 from orchestrator.report import tables
 from orchestrator.report.results import Absence, Results, some
+from orchestrator.report.solver import precisions, warning
 
 MOST_LINES = 20
+AUDIT_NOTE = (
+    "IC of frames whose context was encoded from audio that ends before them, against ordinary IC; control: no end."
+)
 
 
 def text(
@@ -26,6 +30,10 @@ def text(
     header, reconstruction = tables.reconstruction_rows(results)
     if reconstruction:
         lines += ["", *tables.aligned(header, reconstruction)]
+    audit = tables.audit_rows(results)
+    if audit:
+        lines += ["", *tables.aligned(tables.AUDIT_HEADER, audit), AUDIT_NOTE]
+    lines += _solver(results)
     lines += _missing(results)
     lines += ["", f"report    {paths['report.html']}" if "report.html" in paths else ""]
     figures = [path for path in paths.values() if path.suffix == ".png"]
@@ -39,6 +47,12 @@ def text(
     if results.search is not None and results.search.command:
         lines.append(f"best      {redact(results.search.command)}")
     return "\n".join(lines)
+
+
+def _solver(results: Results) -> list[str]:
+    header, rows = tables.error_rows(results)
+    warned = warning(precisions(results))
+    return ["", *tables.aligned(header, rows), *([warned] if warned else [])] if rows else []
 
 
 def _notes(results: Results) -> list[str]:

@@ -47,6 +47,8 @@ def gather(graph: Graph, ledger: Ledger, study: str, states: States | None = Non
         canaries=canaries,
         pitch=tuple(reader.score(cell, "noise_level", "correlation.csv") for cell in reader.done("pitch")),
         reconstruction=tuple(reader.score(cell, "snr", "scores.csv") for cell in reader.done("reconstruction")),
+        audit=tuple(reader.score(cell, "noise_level", "audit.csv") for cell in reader.done("causal_audit")),
+        surprisal=tuple(reader.score(cell, "noise_level") for cell in reader.done("surprisal")),
         subjects=subjects,
         absences=tuple(reader.absences) + reader.not_done() + _not_asked(graph),
         exclusions=reader.exclusions(),
@@ -99,10 +101,13 @@ class _Reader:
     def canaries(self, cell: CellSpec) -> Canaries | None:
         return self._parsed(cell, "canaries.json", Canaries)
 
-    def score(self, cell: CellSpec, axis: str, table: str) -> Score:
-        text, status = self.text(cell, table), self.status(cell)
+    def score(self, cell: CellSpec, axis: str, table: str | None = None) -> Score:
+        """The cell's metrics, and the rows of its table where it has one."""
+        text, status = self.text(cell, table) if table else None, self.status(cell)
         rows = tuple(csv.DictReader(io.StringIO(text))) if text else ()
-        return Score(cell.labels.get("variant", ""), cell.labels.get(axis, ""), status.metrics if status else {}, rows)
+        labels = cell.labels
+        metrics = status.metrics if status else {}
+        return Score(labels.get("variant", ""), labels.get(axis, ""), metrics, rows, labels.get("role", ""))
 
     def subjects(self) -> tuple[SubjectScore, ...]:
         scores = []

@@ -9,13 +9,15 @@ from pathlib import Path
 from orchestrator.report import tables
 from orchestrator.report.figures import TITLES
 from orchestrator.report.results import Results
+from orchestrator.report.solver import precisions, warning
 
 CAPTIONS = {
     "cortical_tracking": "Above, the paper's definition (against the envelope alone): no claim, no p. "
     "Below, the tested model: Δr minus its own null mean; ringed levels are claimed.",
     "scalp_maps": "Excess Δr per channel, significant channels only: each variant's best claimed level, "
     "or its best level where nothing is claimed.",
-    "pitch_correlation": "Spearman correlation of IC at note onsets with symbolic pitch surprisal.",
+    "pitch_correlation": "Spearman correlation of IC at note onsets with symbolic pitch surprisal, per piece; bars are "
+    "95 % intervals over clusters of tunes (and seeds). Dashed: what needs no audio shares with pitch surprisal.",
     "search": "Each point is one trial; the line is the best so far. Trials that were stopped early are hollow.",
     "reconstruction": "Log-spectral distance is the primary measure; SI-SDR is descriptive.",
 }
@@ -49,6 +51,11 @@ def page(
         rows=tables.condition_rows(results),
         reconstruction_header=header,
         reconstruction_rows=rows,
+        audit_header=tables.AUDIT_HEADER,
+        audit_rows=tables.audit_rows(results),
+        surprisal_header=tables.SURPRISAL_HEADER,
+        surprisal_rows=tables.surprisal_rows(results),
+        solver_warning=warning(precisions(results)),
         missing=[(group.model, entry) for group in results.groups for entry in group.missing],
         files=files,
     )

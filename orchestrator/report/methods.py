@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from orchestrator.report.results import Results
+from orchestrator.report.solver import precisions
 
 PACKAGES = ("torch", "numpy", "scipy", "mne", "ray", "music21")
 
@@ -16,6 +18,7 @@ def methods(results: Results) -> list[str]:
     parts = (
         _models(results),
         _surprisal(results),
+        _audit(results),
         _pitch(results),
         _eeg(results),
         _tests(results),
@@ -68,23 +71,91 @@ def _surprisal(results: Results) -> str:
     levels = sorted(float(value) for value in _values(results, "surprisal", "noise_level"))
     if not levels:
         return ""
-    solver, steps = _list(_values(results, "surprisal", "solver")), _list(_values(results, "surprisal", "n_steps"))
+    solver = _list(_values(results, "surprisal", "solver"))
+    sizes = [
+        f"{_list(found)} {what}"
+        for key, what in (("n_steps", "steps"), ("n_nodes", "nodes"), ("n_probes", "probes"), ("n_draws", "draws"))
+        if (found := _values(results, "surprisal", key))
+    ]
     text = "Information content (IC, nats per frame of 4096 samples at 44.1 kHz) was computed at noise levels "
     text += f"s = {_list(levels)} "
-    text += f"({_list(_values(results, 'surprisal', 'definition'))}; {solver}, {steps} steps, "
-    text += f"{_list(_values(results, 'surprisal', 'n_probes'))} probes)."
+    parts = [_list(_values(results, "surprisal", "definition")), *_contexts(results)]
+    text += f"({'; '.join([*parts, ', '.join([f'solver {solver}', *sizes, *_probes(results)])])})."
+    text += _solver_errors(results)
     if any(results.degenerate(variant, 0.0) for variant in results.variants) and 0.0 in levels:
         text += " At s = 0 latents behind a layer norm lie on a sphere: their density is degenerate, and is marked so."
     return text
+
+
+def _contexts(results: Results) -> list[str]:
+    """What precedes a frame, unless it is always transformed as the frame itself is."""
+    found: dict[str, None] = {}
+    for config in results.configs["surprisal"]:
+        implied = "clean" if config.get("definition") == "probability_flow" else "transformed"
+        found[str(config.get("context", implied))] = None
+    return [] if list(found) == ["transformed"] else [f"context {', '.join(found)}"]
+
+
+def _probes(results: Results) -> list[str]:
+    """Probes that were not drawn: none, as the divergence was exact, or those of a file."""
+    return [
+        f"probes given in {PurePath(str(found['path'])).name} (sha256 {str(found['sha256'])[:12]})"
+        if isinstance(found, Mapping)
+        else f"{found} divergence"
+        for found in _values(results, "surprisal", "probes")
+        if found != "drawn"
+    ]
+
+
+def _solver_errors(results: Results) -> str:
+    """The range of the errors that the solver states, in nats and as a share of IC's SD."""
+    found = precisions(results)
+    errors = [item.solver_error_nats for item in found if item.solver_error_nats is not None]
+    shares = [item.error_over_sd for item in found if item.error_over_sd is not None]
+    if not errors:
+        return ""
+    text = f" By its own estimate the solver is {_range(errors)} nats off the exact IC of a frame (RMS)"
+    return text + (f": {_range(shares)} of IC's SD at the same noise level." if shares else ".")
+
+
+def _range(values: list[float]) -> str:
+    low, high = f"{min(values):.2g}", f"{max(values):.2g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _audit(results: Results) -> str:
+    if not results.audit:
+        return ""
+    frames = max(int(score.metrics.get("n_frames") or 0) for score in results.audit)
+    return (
+        f"Causality audit: for up to {frames} frames per recording set and level, the last 24 latents of the context "
+        "were encoded again from audio cut at the predicted frame's first sample, and the IC that followed was "
+        "compared with the ordinary IC."
+    )
+
+
+MODELS = {
+    "ppm": "an interpolated PPM model",
+    "ltm": "a long-term PPM* model as IDyOM's",
+    "ltm+": "a long-term PPM* model as IDyOM's that learns while it listens",
+    "stm": "a short-term PPM* model as IDyOM's",
+    "both": "long-term and short-term PPM* models as IDyOM's",
+    "both+": "long-term and short-term PPM* models as IDyOM's, both learning while they listen",
+}
+"""The models of pitch by their names in a study."""
 
 
 def _pitch(results: Results) -> str:
     if not results.pitch:
         return ""
     pieces = max(int(score.metrics.get("n_pieces") or 0) for score in results.pitch)
+    settings = results.configs.get("pitch_surprisal", ({},))[0]
+    model = f"{MODELS[settings.get('model', 'ppm')]} (viewpoint {settings.get('viewpoint', 'cpitch')})"
     return (
-        f"IC at note onsets was correlated (Spearman) with the surprisal of a variable-order Markov model of pitch on "
-        f"{pieces} held-out pieces; the size of the melodic interval alone serves as baseline."
+        f"IC at note onsets was correlated (Spearman, per piece) with the surprisal of {model} on {pieces} held-out "
+        "pieces, also given the size of the melodic interval, inter-onset interval, level and the onset's phase in its "
+        "frame (partial Spearman). Intervals are bootstrapped over clusters of related tunes, crossed with seeds. "
+        "Baselines: the melodic interval's size, the pitch's rarity, repeated notes."
     )
 
 

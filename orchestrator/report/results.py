@@ -87,12 +87,13 @@ class Canaries(BaseModel):
 
 @dataclass(frozen=True)
 class Score:
-    """One cell's metrics and per-item rows, at one noise level or SNR (`x`) of one variant."""
+    """One cell's metrics and per-item rows, at one noise level or SNR (`x`) of one variant, on one recording set."""
 
     variant: str
     x: str
     metrics: Mapping[str, Any]
     rows: tuple[Mapping[str, str], ...] = ()
+    role: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ class Results:
     canaries: Canaries | None = None
     pitch: tuple[Score, ...] = ()
     reconstruction: tuple[Score, ...] = ()
+    audit: tuple[Score, ...] = ()
+    surprisal: tuple[Score, ...] = ()
     subjects: tuple[SubjectScore, ...] = ()
     absences: tuple[Absence, ...] = ()
     exclusions: tuple[Absence, ...] = ()

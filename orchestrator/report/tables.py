@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from orchestrator.report.pitch_arms import estimates
 from orchestrator.report.results import Condition, Group, Results, Score
+from orchestrator.report.solver import precisions
 
 SUBJECT_COLUMNS = ("delta_r", "delta_r_max", "r_full", "r_reduced", "n_pieces", "n_channels")
 GROUP_COLUMNS = (
@@ -22,7 +25,10 @@ def csv_tables(results: Results) -> dict[str, str]:
         "results.csv": _results(results),
         "group.csv": _group(results),
         "pitch.csv": _long(results.pitch, "noise_level"),
+        "pitch_intervals.csv": _pitch_intervals(results),
         "reconstruction.csv": _long(results.reconstruction, "snr"),
+        "causal_audit.csv": _long(results.audit, "noise_level"),
+        "surprisal.csv": _surprisal(results),
         "trials.csv": _csv(results.search.columns, results.search.csv, in_order=True) if results.search else "",
     }
     return {name: _marked(text) if results.exploratory else text for name, text in tables.items() if text}
@@ -87,6 +93,23 @@ def _long(scores: Sequence[Score], axis: str) -> str:
     named = dict.fromkeys(key for score in scores for row in score.rows for key in row)
     columns = ("variant", axis, *(key for key in named if key not in ("variant", axis)))
     return _csv(columns, ({**row, "variant": score.variant, axis: score.x} for score in scores for row in score.rows))
+
+
+def _pitch_intervals(results: Results) -> str:
+    """One row per arm, noise level and measure: the mean over pieces (and seeds), and its 95 % interval."""
+    columns = ("arm", "noise_level", "measure", "mean", "low", "high", "n_seeds", "n_pieces", "n_clusters", "variants")
+    rows = (
+        {**asdict(row.estimate), "arm": row.arm, "noise_level": row.noise_level, "measure": row.measure}
+        | {"variants": ";".join(row.variants)}
+        for row in estimates(results)
+    )
+    return _csv(columns, rows)
+
+
+def _surprisal(results: Results) -> str:
+    """One row per variant, recording set and noise level: IC over all frames (nats), and how far off its solver is."""
+    columns = ("variant", "role", "noise_level", "ic_mean", "ic_sd", "solver_error_nats", "error_over_sd")
+    return _csv(columns, ({**asdict(row), "error_over_sd": row.error_over_sd} for row in precisions(results)))
 
 
 HEADER = ("variant", "s", "Δr (paper)", "Δr", "excess Δr", "p stimulus", "p subject", "claimed", "pitch ρ")
@@ -155,6 +178,65 @@ def reconstruction_rows(results: Results) -> tuple[tuple[str, ...], list[tuple[s
             cells.append(spread(score.metrics.get(f"{name}_floor_mean"), None, 2, sign))
         rows.append((score.variant, score.x, *cells))
     return header, rows
+
+
+AUDIT_HEADER = ("variant", "recordings", "s", "rank ρ", "ΔIC (nats)", "control ρ", "control ΔIC", "SD of IC", "frames")
+
+
+def audit_rows(results: Results) -> list[tuple[str, ...]]:
+    """One row per variant, recording set and noise level: IC from audio cut at the frame against the ordinary IC."""
+    order = {variant: i for i, variant in enumerate(results.variants)}
+    rows: list[tuple[str, ...]] = []
+    for score in sorted(results.audit, key=lambda s: (order.get(s.variant, 0), s.role, float(s.x))):
+        found, mark = score.metrics, "*" if results.degenerate(score.variant, float(score.x)) else ""
+        rows.append(
+            (
+                score.variant,
+                score.role,
+                f"{float(score.x):g}{mark}",
+                spread(found.get("spearman_mean"), found.get("spearman_se"), 3),
+                spread(found.get("change_mean"), found.get("change_se"), 2),
+                spread(found.get("control_spearman_mean"), None, 3),
+                spread(found.get("control_change_mean"), None, 2),
+                spread(found.get("ic_sd"), None, 2, "-"),
+                str(found.get("n_frames", "–")),
+            )
+        )
+    return rows
+
+
+SURPRISAL_HEADER = ("variant", "recordings", "s", "IC mean", "IC SD", "solver error (nats)", "error / SD")
+
+
+def surprisal_rows(results: Results) -> list[tuple[str, ...]]:
+    """One row per variant, recording set and noise level: IC in nats, and its solver's error against IC's SD."""
+    return [
+        (
+            row.variant,
+            row.role,
+            f"{row.noise_level:g}" + ("*" if results.degenerate(row.variant, row.noise_level) else ""),
+            _given(row.ic_mean, "+.2f"),
+            _given(row.ic_sd, ".3g"),
+            _given(row.solver_error_nats, ".2g"),
+            _given(row.error_over_sd, ".3f"),
+        )
+        for row in precisions(results)
+    ]
+
+
+def error_rows(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and one row per variant and recording set: error / SD, a column per noise level."""
+    found = precisions(results)
+    levels = sorted({row.noise_level for row in found})
+    shares = {(row.variant, row.role, row.noise_level): row.error_over_sd for row in found}
+    names = dict.fromkeys((row.variant, row.role) for row in found)
+    rows = [(*name, *(_given(shares.get((*name, level)), ".3f") for level in levels)) for name in names]
+    return ("solver error / SD of IC", "recordings", *(f"s={level:g}" for level in levels)), rows
+
+
+def _given(value: float | None, form: str) -> str:
+    """A number as text; a blank where there is none."""
+    return "" if value is None else format(value, form)
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

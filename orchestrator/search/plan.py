@@ -193,7 +193,7 @@ class Search:
 
     def _signature(self) -> str:
         """Names the search: its settings, the science it starts from, and (by a sample's cells) data and code."""
-        science = needed(self.experiment.science, self.objective).model_dump(mode="json")
+        science = needed(self.experiment.science, self.objective).signed()
         for dimension in self.space:
             _drop(science, dimension.key.split("."))
         content = {

@@ -56,7 +56,7 @@ GOLDEN: dict[str, str] = {
     "latents": "aff7786cb29c",
     "flow": "ed17b1db7ae6",
     "surprisal": "041d2a35b1a6",
-    "pitch": "b7906e663aef",
+    "pitch": "63a1fe10a54a",
     "reconstruction": "554920ceb2b2",
     "eeg": "d5ef0a632e64",
     "features": "f5475c55af2b",
@@ -65,6 +65,14 @@ GOLDEN: dict[str, str] = {
     "canaries": "e8189a6152f2",
     "group": "7b1695255337",
 }
+
+
+def test_a_key_that_came_later_changes_nothing_until_it_is_set(tmp_path: Path) -> None:
+    before = graph(tmp_path, "golden")
+    assert not added(before, graph(tmp_path, "golden", "pitch.model=ppm", "pitch.viewpoint=cpitch"))
+    changed = added(before, graph(tmp_path, "golden", "pitch.model=both+", "pitch.order_max=null"))
+    assert changed["pitch_surprisal"] == 2
+    assert "surprisal" not in changed
 
 
 def test_a_noise_level_adds_only_that_level(tmp_path: Path) -> None:
@@ -160,6 +168,34 @@ def test_a_group_without_a_failed_subject_names_it(tmp_path: Path) -> None:
 def test_nothing_left_of_a_group(tmp_path: Path) -> None:
     planned = graph(tmp_path, "demo")
     assert reduce(group_cell(planned), dict.fromkeys(planned.cells, "lost")) is None
+
+
+def test_an_audit_adds_its_cells_alone(tmp_path: Path) -> None:
+    before = graph(tmp_path, "demo")
+    after = graph(tmp_path, "demo", "causal_audit={frames_per_recording: 8}")
+    variants, levels, roles = 4, 6, 2
+    assert added(before, after) == {"causal_audit": variants * levels * roles}
+    assert not removed(before, after)
+    assert any("causal_audit: left out" in note for note in before.notes)
+    assert not any("causal_audit" in note for note in after.notes)
+    audits = [cell for cell in after if cell.stage == "causal_audit"]
+    assert {cell.labels["role"] for cell in audits} == {"melodies", "stimuli"}
+    assert audits[0].config["audit"] == {"frames_per_recording": 8}
+    more_levels = graph(
+        tmp_path,
+        "demo",
+        "causal_audit={frames_per_recording: 8}",
+        "surprisal.noise_levels=[0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9]",
+    )
+    assert added(after, more_levels)["causal_audit"] == variants * roles
+
+
+def test_context_dropout_is_a_key_added_later(tmp_path: Path) -> None:
+    flows = {cell.signature for cell in graph(tmp_path, "golden") if cell.stage == "flow"}
+    for override in ("flow.context_dropout=0.1", "flow.precision=bfloat16"):
+        assert not flows & set(graph(tmp_path, "golden", override).cells)
+    for override in ("flow.context_dropout=0", "flow.precision=float32"):
+        assert flows <= set(graph(tmp_path, "golden", override).cells)
 
 
 def test_canary_condition_must_exist(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_equal_variants_are_one() -> None:
         ("name=a/b", "name = 'a/b': up to 64 letters"),
         ("nam=x", "did you mean 'name'?"),
         ("sciense.seed=1", "did you mean 'science'?"),
-        ("surprisal.n_steps.x=1", "surprisal.n_steps is 12, which has no keys below it"),
+        ("flow.steps.x=1", "flow.steps is 420, which has no keys below it"),
         ("eeg.trf.lambdas.0=1", "which has no keys below it; give science.eeg.trf.lambdas as a whole"),
         ("sweep=[{autoencoder.bottlenek: [tanh]}]", "sweep: unknown key 'autoencoder.bottlenek'; did you mean"),
         ("sweep=[{autoencoder.bottleneck: [tahn]}]", "sweep: autoencoder.bottleneck = 'tahn'"),

@@ -13,10 +13,14 @@ import pytest
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.planner_eeg import reduce
 from orchestrator.report import build
-from orchestrator.report.figures import style
+from orchestrator.report.figures import pitch_correlation, style
 from orchestrator.report.gathering import gather
 from orchestrator.report.headline import headline
-from orchestrator.report.tables import csv_tables
+from orchestrator.report.methods import methods
+from orchestrator.report.pitch_arms import estimates
+from orchestrator.report.results import Results, Score
+from orchestrator.report.solver import precisions, warning
+from orchestrator.report.tables import audit_rows, csv_tables, error_rows, surprisal_rows
 from orchestrator.signature import sign
 from orchestrator.storage import Storage
 
@@ -83,7 +87,15 @@ def test_tables_are_equal_byte_for_byte():
     graph, ledger = made_up_study.make(("layernorm",))
     first = csv_tables(gather(graph, ledger, "demo"))
     shuffled = Graph(dict(sorted(graph.cells.items(), reverse=True)))
-    assert set(first) == {"results.csv", "group.csv", "pitch.csv", "reconstruction.csv"}
+    assert set(first) == {
+        "results.csv",
+        "group.csv",
+        "pitch.csv",
+        "pitch_intervals.csv",
+        "reconstruction.csv",
+        "causal_audit.csv",
+        "surprisal.csv",
+    }
     assert csv_tables(gather(graph, ledger, "demo")) == first
     assert csv_tables(gather(shuffled, ledger, "demo"))["results.csv"] == first["results.csv"]
 
@@ -109,12 +121,142 @@ def test_pieces_keep_their_own_columns():
         "noise_level",
         "piece",
         "recording",
+        "cluster",
         "n_notes",
         "spearman",
         "pearson",
+        "spearman_partial",
         "spearman_interval",
     ]
     assert len(rows) == 3 * len(made_up_study.LEVELS) * 4
+
+
+def test_the_audit_has_a_row_per_condition_and_says_what_it_is(built):
+    report, folder = built
+    levels = len(made_up_study.LEVELS)
+    rows = audit_rows(report.results)
+    assert len(rows) == levels * len(report.results.variants)
+    assert rows[1][1:] == ("melodies", "0.2", "+0.920 ± 0.010", "+1.50 ± 0.10", "+0.990", "+0.01", "6.00", "48")
+    assert rows[0][2] == "0*"
+    assert "rank ρ" in report.text
+    assert "Does IC know what comes?" in (folder / "report.html").read_text()
+    assert "Causality audit: for up to 48 frames" in (folder / "report.html").read_text()
+    table = list(csv.DictReader((folder / "tables/causal_audit.csv").read_text().splitlines()))
+    assert len(table) == 3 * len(rows)
+    assert (table[0]["role"], table[0]["noise_level"]) == ("melodies", "0.0")
+
+
+def test_the_solvers_error_is_shown_against_what_ic_varies_by(built):
+    report, folder = built
+    rows = surprisal_rows(report.results)
+    assert len(rows) == len(made_up_study.LEVELS) * len(report.results.variants)
+    assert rows[1] == ("layernorm none", "melodies", "0.2", "+78.00", "8", "0.6", "0.075")
+    assert rows[0][2] == "0*"
+    console = [line.split() for line in report.text.splitlines()]
+    assert ["layernorm", "none", "melodies", "0.040", "0.075", "0.133", "0.250", "0.600"] in console
+    page = (folder / "report.html").read_text()
+    assert "<h2>IC and its solver's error</h2>" in page
+    assert "<td>+78.00</td><td>8</td><td>0.6</td><td>0.075</td>" in page
+    table = list(csv.DictReader((folder / "tables/surprisal.csv").read_text().splitlines()))
+    assert len(table) == len(rows)
+    assert all(float(row["error_over_sd"]) == float(row["solver_error_nats"]) / float(row["ic_sd"]) for row in table)
+
+
+def test_levels_whose_ranks_are_partly_noise_are_warned_of(built):
+    report, folder = built
+    sentence = warning(precisions(report.results))
+    assert sentence in report.text
+    assert "IC&#39;s ranks are partly the solver&#39;s noise" in (folder / "report.html").read_text()
+    assert sentence.startswith(
+        "The solver's error is more than 0.3 of IC's SD at s = 0.8 of layernorm none (melodies), "
+    )
+    assert " and 3 more: at these levels" in sentence
+    assert sentence.endswith("IC's ranks are partly the solver's noise: use solver exact or more probes.")
+    exact = Score("v", "0.8", {"ic_sd": 1.0, "solver_error_nats": 0.3}, role="melodies")
+    assert warning(precisions(Results("demo", ("v",), surprisal=(exact,)))) == ""
+
+
+@pytest.mark.parametrize(
+    ("metrics", "cells", "share"),
+    [
+        ({"ic_mean": 80.0, "ic_sd": 2.0}, ("+80.00", "2", "", ""), ""),
+        ({"ic_mean": 80.0, "ic_sd": 0.0, "solver_error_nats": 0.5}, ("+80.00", "0", "0.5", ""), ""),
+        ({"ic_mean": float("nan"), "solver_error_nats": None}, ("", "", "", ""), ""),
+        ({"ic_mean": 80.0, "ic_sd": 2.0, "solver_error_nats": 0.0}, ("+80.00", "2", "0", "0.000"), "0.000"),
+    ],
+)
+def test_what_older_cells_do_not_state_is_blank(metrics, cells, share):
+    scores = (
+        Score("v", "0.2", {"ic_sd": 2.0, "solver_error_nats": 0.5}, role="melodies"),
+        Score("v", "0.8", metrics, role="melodies"),
+    )
+    results = Results("demo", ("v",), surprisal=scores)
+    assert surprisal_rows(results)[1] == ("v", "melodies", "0.8", *cells)
+    assert error_rows(results)[1] == [("v", "melodies", "0.250", share)]
+    text = csv_tables(results)["surprisal.csv"]
+    assert list(csv.DictReader(text.splitlines()))[1]["error_over_sd"] == ("" if not share else "0.0")
+    assert "nan" not in text
+    assert warning(precisions(results)) == ""
+
+
+def _said_of_surprisal(*configs: dict[str, object], **metrics: float) -> str:
+    cells = tuple({"noise_level": 0.4, "definition": "expectation", **config} for config in configs)
+    scores = (Score("v", "0.4", metrics, role="melodies"),) if metrics else ()
+    return methods(Results("demo", ("v",), surprisal=scores, configs={"surprisal": cells}))[0]
+
+
+def test_methods_say_how_ic_was_solved():
+    quadrature = {"solver": "quadrature", "n_nodes": 12, "n_probes": 2}
+    plain = _said_of_surprisal(quadrature)
+    assert "(expectation; solver quadrature, 12 nodes, 2 probes)." in plain
+    assert "context" not in plain
+    assert "By its own estimate" not in plain
+    exact = {"solver": "exact", "n_nodes": 48, "probes": "exact", "context": "none"}
+    assert "(expectation; context none; solver exact, 48 nodes, exact divergence)." in _said_of_surprisal(exact)
+    given = {"path": "/some/where/probes.npy", "sha256": "ab" * 32}
+    drawn = {"solver": "euler", "n_steps": 100, "definition": "expected", "n_draws": 16, "probes": given}
+    said = _said_of_surprisal(drawn)
+    assert "(expected; solver euler, 100 steps, 16 draws, probes given in probes.npy (sha256 abababababab))." in said
+    assert "context clean;" in _said_of_surprisal({**quadrature, "definition": "probability_flow"})
+    assert "context transformed, clean;" in _said_of_surprisal(quadrature, {**quadrature, "context": "clean"})
+
+
+def test_methods_state_the_solvers_errors(built):
+    page = (built[1] / "report.html").read_text()
+    assert "0.4 to 1.2 nats off the exact IC of a frame (RMS): 0.04 to 0.6 of IC&#39;s SD" in page
+    one = _said_of_surprisal({"solver": "exact", "n_nodes": 48}, ic_sd=5.0, solver_error_nats=0.05)
+    assert "the solver is 0.05 nats off the exact IC of a frame (RMS): 0.01 of IC's SD at the same noise level." in one
+
+
+def test_seeds_of_one_arm_share_a_row_with_an_interval_over_tunes_and_seeds():
+    rows = [
+        tuple({"recording": f"r{i}", "cluster": str(i // 2), "spearman": str(rho)} for i, rho in enumerate(values))
+        for values in ([0.1, 0.1, 0.3, 0.3], [0.3, 0.3, 0.5, 0.5], [0.9, 0.9, 0.9, 0.9])
+    ]
+    variants = ("tanh E+D m=0.0 seed=0", "tanh E+D m=0.0 seed=1", "tanh none seed=0")
+    scores = tuple(Score(variant, "0.4", {}, found) for variant, found in zip(variants, rows, strict=True))
+    seeds = {variant: {"seed": int(variant[-1])} for variant in variants}
+    results = Results("demo", variants, pitch=scores, arms=seeds)
+    noised, plain = estimates(results, ("spearman",))
+    assert (noised.arm, noised.variants, plain.arm) == ("tanh E+D m=0.0", variants[:2], "tanh none")
+    assert noised.estimate.mean == pytest.approx(0.3)
+    assert (noised.estimate.low, noised.estimate.high) == (pytest.approx(0.1), pytest.approx(0.5))
+    assert (noised.estimate.n_seeds, noised.estimate.n_pieces, noised.estimate.n_clusters) == (2, 4, 2)
+    assert (plain.estimate.low, plain.estimate.high) == (pytest.approx(0.9), pytest.approx(0.9))
+    table = list(csv.DictReader(csv_tables(results)["pitch_intervals.csv"].splitlines()))
+    assert [(row["arm"], row["measure"], row["n_seeds"]) for row in table] == [
+        ("tanh E+D m=0.0", "spearman", "2"),
+        ("tanh none", "spearman", "1"),
+    ]
+    with style.applied():
+        assert pitch_correlation.draw(results) is not None
+
+
+def test_scores_without_readable_rows_make_no_figure():
+    broken = Score("v", "0.4", {"spearman_mean": 0.3}, ({"recording": "r", "spearman": "x"},))
+    results = Results("demo", ("v",), pitch=(broken, Score("v", "0.6", {}, ())))
+    assert estimates(results) == []
+    assert pitch_correlation.draw(results) is None
 
 
 # The whole report

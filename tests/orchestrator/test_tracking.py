@@ -133,6 +133,13 @@ def test_evaluation_has_curves_over_noise_level_and_columns_to_sort_by(uri, stud
     assert history == {
         round(1000 * c.noise_level): c.delta_r_mean for c in tested.conditions if c.variant == "layernorm E+D m=0.0"
     }
+    levels = made_up_study.LEVELS
+    for measure, values in (
+        ("ic_sd", [10.0 * (1 - s) for s in levels]),
+        ("solver_error_nats", [0.4 + s for s in levels]),
+    ):
+        points = client.get_metric_history(run.info.run_id, f"by_level/{measure}_melodies")
+        assert {p.step: p.value for p in points} == {round(1000 * s): v for s, v in zip(levels, values, strict=True)}
     assert run.data.metrics["noise_level_best"] == 0.4
     assert run.data.metrics["delta_r_best"] == history[400]
     assert run.data.metrics["p_best"] == 0.004

@@ -131,7 +131,7 @@ def test_the_signature_names_what_is_searched_and_nothing_else(tmp_path: Path) -
     first = opened(tmp_path).signature
     same = ("search.n_trials=50", "search.concurrent=7", "surprisal.noise_levels=[0.7]", "reconstruction=null")
     assert opened(tmp_path, None, *same).signature == first
-    for other in ("search.seed=1", "search.sampler=random", "surprisal.n_steps=7", "data.melodies.pieces=5", "seed=1"):
+    for other in ("search.seed=1", "search.sampler=random", "surprisal.n_nodes=7", "data.melodies.pieces=5", "seed=1"):
         assert opened(tmp_path, None, other).signature != first, other
 
 

@@ -236,13 +236,13 @@ def test_what_another_driver_tried_meanwhile_counts(run: Runs, monkeypatch: pyte
 
 
 def test_the_best_is_ready_to_type(run: Runs) -> None:
-    running = run({"search.n_trials": 50}, "surprisal.n_steps=9", "search.concurrent=4")
+    running = run({"search.n_trials": 50}, "surprisal.n_nodes=9", "search.concurrent=4")
     leader = best(running.search, running.trials.values())
     assert leader is not None
     words = command(running.search, leader)
     assert words.startswith("orchestrator run ")
     assert "search=null name=fake-best 'surprisal.noise_levels=[0.3]'" in words
-    assert "surprisal.n_steps=9" in words
+    assert "surprisal.n_nodes=9" in words
     assert "search.concurrent" not in words
     assert words.count("execution.ledger=") == 1
 
