@@ -307,7 +307,7 @@ def test_surprisal_asks_for_its_own_cells_only_and_tries_failed_ones_again(model
     assert "To go on: /somewhere/orchestrator surprisal 'a b.wav'" in result.stderr
     ((graph, execution, states),) = asked
     to_do = [cell.name for cell in graph if states[cell.signature][0] is State.TO_DO]
-    assert to_do == ["corpus files", "latents files", "IC files s=0.0", "IC files s=0.4"]
+    assert to_do == ["corpus a", "latents a", "IC a s=0.0", "IC a s=0.4"]
     assert {cell.stage for cell in graph if states[cell.signature][0] is State.CACHED} == {"autoencoder", "flow"}
     assert execution.inline
     assert execution.retry_failed
