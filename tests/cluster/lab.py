@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -22,6 +23,8 @@ from services import BUCKET, ROOT, SWIFT_VENV, Services, end
 
 HERE = Path(__file__).parent
 REPOSITORY = "noise-levels"
+HOME = pwd.getpwuid(0).pw_dir
+"""Of the only user that the hosts have."""
 TRACKING = "http://127.0.0.1:5000"
 ADDRESSES = {"services": f"{NETWORK}.2", "desk": f"{NETWORK}.3"} | {
     name: f"{NETWORK}.{number}" for number, name in enumerate(("head", "alpha", "beta"), 11)
@@ -84,7 +87,7 @@ class Lab:
         for machine in (self.desk, self.head, *self.workers):
             self._give_credentials(machine)
         for machine in (self.head, *self.workers):
-            lend_environment(machine.home / "study/.venv", "/root/study")
+            lend_environment(machine.home / "study/.venv", f"{HOME}/study")
         self._set_the_desk(token)
         self._prepare_mlflow()
         for machine in self.machines.values():
@@ -112,7 +115,7 @@ class Lab:
         (home / ".ssh").chmod(0o700)
         private(home / ".ray/auth_token", token)
         clone_of_the_checkout(home / REPOSITORY)
-        lend_environment(home / REPOSITORY / ".venv", f"/root/{REPOSITORY}")
+        lend_environment(home / REPOSITORY / ".venv", f"{HOME}/{REPOSITORY}")
         shutil.copy(HERE / "sweep.yaml", home / REPOSITORY / "experiments/sweep.yaml")
         for script in ("tunes.py", "ledger_facts.py", "at_work.py"):
             shutil.copy(HERE / script, home / REPOSITORY / script)
@@ -157,7 +160,7 @@ class Lab:
         options = (
             "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ServerAliveInterval=5"
         )
-        forward = f"ssh -N {options} -i /root/.ssh/key -L 8265:127.0.0.1:8265 root@{self.head.address}"
+        forward = f"ssh -N {options} -i ~/.ssh/key -L 8265:127.0.0.1:8265 root@{self.head.address}"
         self._tunnel = self.desk.start_process(forward, self.base / "tunnel.log")
         wait_until("the tunnel", lambda: self.desk.run("exec 3<>/dev/tcp/127.0.0.1/8265").returncode == 0, 60)
 
