@@ -10,71 +10,16 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from orchestrator.redaction import has_user, redact
+from orchestrator.roles import Data
 from orchestrator.search.config import SearchConfig
 from orchestrator.stages import STAGES
-from tasks.audio.config import DataSet, SplitConfig
 from tasks.autoencoder.config import AutoencoderConfig
 from tasks.config import CausalAuditConfig, Config, PitchConfig, ReconstructionConfig, SurprisalConfig
 from tasks.eeg.config import EegConfig
 from tasks.flow.config import FlowConfig
 
-ROLES = ("train", "validation", "reconstruction", "melodies", "stimuli")
 SHORT_NOISE = {"none": "none", "decoder": "D", "encoder+decoder": "E+D"}
 NAMED_KEYS = ("autoencoder.bottleneck", "autoencoder.latent_noise.applied_to", "autoencoder.latent_noise.logit_mean")
-
-
-class Data(Config):
-    """The recordings of each role. `path` serves every role that needs a folder and names none of its own.
-
-    `seed` decides splits, renderings, simulated listeners and permutations; models draw from the study's own seed, so
-    that several seeds of one model hear the same music and meet the same listeners.
-    """
-
-    seed: int = Field(0, ge=0)
-    path: str | None = None
-    train: DataSet
-    validation: DataSet
-    reconstruction: DataSet | None = None
-    melodies: DataSet | None = None
-    stimuli: DataSet | None = None
-    split: SplitConfig = SplitConfig()
-    allow_overlap: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shared_path(cls, raw: Any) -> Any:
-        if not isinstance(raw, Mapping) or not raw.get("path"):
-            return raw
-        filled = dict(raw)
-        for role in ROLES:
-            entry = filled.get(role)
-            if isinstance(entry, Mapping) and entry.get("source") in ("audio", "midi") and not entry.get("path"):
-                filled[role] = {**entry, "path": raw["path"]}
-        return filled
-
-    @model_validator(mode="after")
-    def _train_is_held_out(self) -> Data:
-        for role in ROLES[1:]:
-            dataset = self.of(role)
-            if dataset is not None and not self.allow_overlap and _share_material(self.train, dataset):
-                raise ValueError(
-                    f"{role}: it shares recordings with train (same source, split {dataset.split!r}); choose the split "
-                    "dev or test for it and train for training, or set allow_overlap: true, which the report stamps"
-                )
-        return self
-
-    def of(self, role: str) -> DataSet | None:
-        """The data set of a role, or None where the study has none."""
-        assert role in ROLES, role
-        found = getattr(self, role)
-        assert found is None or isinstance(found, DataSet)
-        return found
-
-
-def _share_material(train: DataSet, other: DataSet) -> bool:
-    if (train.source, train.path) != (other.source, other.path):
-        return False
-    return train.split_by != other.split_by or "all" in (train.split, other.split) or train.split == other.split
 
 
 class Science(Config):

@@ -11,10 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from orchestrator.experiment import ROLES, Experiment, Science
+from orchestrator.experiment import Experiment, Science
 from orchestrator.outside import OutsideFile, list_files
 from orchestrator.paths import local_folder
 from orchestrator.redaction import redact
+from orchestrator.roles import ROLES
 from orchestrator.storage import Storage
 from orchestrator.trouble import described
 from tasks.eeg.config import CndConfig

@@ -137,6 +137,9 @@ def by_level(report: Report, variant: str) -> dict[str, dict[int, float]]:
     for score in results.pitch:
         if score.variant == variant:
             put("pitch_rho", float(score.x), score.metrics.get("spearman_mean"))
+    for score in results.pitch_dev:
+        if score.variant == variant:
+            put("pitch_rho_dev", float(score.x), score.metrics.get("spearman_mean"))
     for score in results.audit:
         if score.variant == variant:
             put(f"causal_audit_rho_{score.role}", float(score.x), score.metrics.get("spearman_mean"))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.experiment import ROLES, Experiment, Science
+from orchestrator.experiment import Experiment, Science
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.manifest import Manifest
 from orchestrator.planner_audit import plan_audit
 from orchestrator.planner_canaries import plan_canaries
 from orchestrator.planner_eeg import plan_eeg, plan_group
+from orchestrator.roles import MELODIES, ROLES
 from orchestrator.signature import canonical, sign
 from orchestrator.stages import STAGES
 from tasks.audio.config import DataSet
@@ -73,9 +74,9 @@ def _plan_variant(builder: Builder, variant: str, science: Science) -> dict[str,
     data = _plan_data(builder, science)
     codec = _plan_autoencoder(builder, variant, science, data)
     made: dict[str, str] = {**data, "autoencoder": codec}
-    roles = [role for role in ("train", "validation", "melodies", "stimuli") if f"corpus {role}" in data]
+    roles = [role for role in ("train", "validation", *MELODIES, "stimuli") if f"corpus {role}" in data]
     if not _wants_pitch(builder, science):
-        roles = [role for role in roles if role != "melodies"]
+        roles = [role for role in roles if role not in MELODIES]
     for role in roles:
         made[f"latents {role}"] = builder.add(
             "latents",
@@ -93,9 +94,11 @@ def _plan_variant(builder: Builder, variant: str, science: Science) -> dict[str,
     )
     for role in roles[2:]:
         _plan_surprisal(builder, variant, science, role, made)
-    plan_audit(builder, variant, science, roles[2:], made)
-    if "latents melodies" in made:
-        _plan_pitch(builder, variant, science, made)
+    audited = [role for role in roles[2:] if role != "melodies_dev"]
+    plan_audit(builder, variant, science, audited, made)
+    for role in MELODIES:
+        if f"latents {role}" in made:
+            _plan_pitch(builder, variant, science, role, made)
     _plan_reconstruction(builder, variant, science, data, codec)
     return made
 
@@ -109,6 +112,8 @@ def _plan_data(builder: Builder, science: Science) -> dict[str, str]:
         inputs = {"tunes": _plan_tunes(builder, science, dataset)} if dataset.source != "audio" else {}
         if role != "train":
             inputs["train"] = made["corpus train"]
+        if role == "melodies_dev":
+            inputs["melodies"] = made["corpus melodies"]
         config: dict[str, Any] = {
             "role": role,
             "dataset": dataset.model_dump(mode="json"),
@@ -123,7 +128,7 @@ def _plan_data(builder: Builder, science: Science) -> dict[str, str]:
             missing = builder.manifest.missing.get(dataset.path)
         name = f"corpus {role}"
         made[name] = builder.add("corpus", name, config, inputs, {"role": role}, missing)
-    needs_notes = [role for role in ("melodies", "stimuli") if _has_notes(science, role)]
+    needs_notes = [role for role in (*MELODIES, "stimuli") if _has_notes(science, role)]
     for role in needs_notes:
         made[f"pitch_surprisal {role}"] = _plan_pitch_surprisal(builder, science, role, made[f"corpus {role}"])
     return made
@@ -142,6 +147,10 @@ def _wants_pitch(builder: Builder, science: Science) -> bool:
     if melodies.source == "audio":
         builder.note("pitch: left out (data.melodies is audio without notes; chorales or midi have them)")
         return False
+    if science.data.melodies_dev is None:
+        builder.note(
+            "pitch: without data.melodies_dev no noise level can be chosen, so nothing is claimed about which is best"
+        )
     return True
 
 
@@ -204,19 +213,20 @@ def _plan_surprisal(builder: Builder, variant: str, science: Science, role: str,
         )
 
 
-def _plan_pitch(builder: Builder, variant: str, science: Science, made: Mapping[str, str]) -> None:
+def _plan_pitch(builder: Builder, variant: str, science: Science, role: str, made: Mapping[str, str]) -> None:
     assert science.pitch is not None
+    where = " dev" if role == "melodies_dev" else ""
     for level in science.surprisal.noise_levels:
         builder.add(
             "pitch",
-            f"pitch {variant} s={level!r}",
+            f"pitch {variant}{where} s={level!r}",
             {"ic_frames": science.pitch.ic_frames},
             {
-                "surprisal": made[f"surprisal melodies {level!r}"],
-                "pitch_surprisal": made["pitch_surprisal melodies"],
-                "corpus": made["corpus melodies"],
+                "surprisal": made[f"surprisal {role} {level!r}"],
+                "pitch_surprisal": made[f"pitch_surprisal {role}"],
+                "corpus": made[f"corpus {role}"],
             },
-            {"variant": variant, "noise_level": repr(level)},
+            {"variant": variant, "role": role, "noise_level": repr(level)},
         )
 
 

@@ -61,7 +61,7 @@ _ROWS = (
         "corpus",
         "tasks.audio.corpus:run",
         cell="recordings of one role, rendered or found, with fingerprints of their PCM",
-        inputs="tunes (melodies only); corpus of training (other roles: shared material is refused)",
+        inputs="tunes (melodies only); corpus of training (other roles), of melodies (melodies_dev): nothing is shared",
         files="corpus.json (samples, Hz, notes in s); one FLAC per rendering, 44 100 Hz mono",
         metrics="n_recordings, seconds, n_skipped, skipped, overlap",
     ),
@@ -146,7 +146,7 @@ _ROWS = (
         files="correlation.csv: one row per piece",
         metrics="mean, SE and 95 % interval of spearman, pearson and spearman_partial; baselines, n_pieces, n_clusters",
         version=2,
-        grouped_by=("variant",),
+        grouped_by=("variant", "role"),
         cells_per_task=16,
     ),
     Stage(

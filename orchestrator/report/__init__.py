@@ -43,8 +43,10 @@ def build(
     """
     from orchestrator.report import console, headline, html, methods, tables
     from orchestrator.report.figures import draw_all
+    from orchestrator.report.pitch_judgement import judge
 
     results = replace(gather(graph, ledger, study_name, states), search=search, exploratory=exploratory)
+    results = replace(results, judgement=judge(results))
     figures, broken = draw_all(results, out_dir / "figures")
     results = replace(results, absences=(*results.absences, *broken))
     paths = dict(figures)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.redaction import redact
-from orchestrator.report import tables
+from orchestrator.report import pitch_tables, tables
 from orchestrator.report.results import Absence, Results, some
 from orchestrator.report.solver import precisions, warning
 
@@ -27,6 +27,7 @@ def text(
     rows = tables.condition_rows(results)
     if rows:
         lines += ["", *tables.aligned(tables.HEADER, rows), *_notes(results)]
+    lines += _judgement(results)
     header, reconstruction = tables.reconstruction_rows(results)
     if reconstruction:
         lines += ["", *tables.aligned(header, reconstruction)]
@@ -47,6 +48,18 @@ def text(
     if results.search is not None and results.search.command:
         lines.append(f"best      {redact(results.search.command)}")
     return "\n".join(lines)
+
+
+def _judgement(results: Results) -> list[str]:
+    found = results.judgement
+    if found is None:
+        return []
+    lines = ["", "Figure 4: each arm's noise level, chosen on dev tunes and judged on test tunes"]
+    lines += tables.aligned(pitch_tables.ARMS_HEADER, pitch_tables.arm_rows(results))
+    lines += [f"  {what}: {verdict.words}" for what, verdict in pitch_tables.verdicts(found)]
+    known = [f"{name} {cell}" for name, cell in pitch_tables.baseline_rows(found)]
+    lines += [f"Without audio (Spearman ρ): {', '.join(known)}."] if known else []
+    return [*lines, pitch_tables.CAVEATS]
 
 
 def _solver(results: Results) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -45,7 +45,8 @@ def gather(graph: Graph, ledger: Ledger, study: str, states: States | None = Non
         variants=variants,
         groups=groups,
         canaries=canaries,
-        pitch=tuple(reader.score(cell, "noise_level", "correlation.csv") for cell in reader.done("pitch")),
+        pitch=tuple(reader.pitch("melodies")),
+        pitch_dev=tuple(reader.pitch("melodies_dev")),
         reconstruction=tuple(reader.score(cell, "snr", "scores.csv") for cell in reader.done("reconstruction")),
         audit=tuple(reader.score(cell, "noise_level", "audit.csv") for cell in reader.done("causal_audit")),
         surprisal=tuple(reader.score(cell, "noise_level") for cell in reader.done("surprisal")),
@@ -108,6 +109,12 @@ class _Reader:
         labels = cell.labels
         metrics = status.metrics if status else {}
         return Score(labels.get("variant", ""), labels.get(axis, ""), metrics, rows, labels.get("role", ""))
+
+    def pitch(self, role: str) -> Iterator[Score]:
+        """Correlations with pitch surprisal on one recording set."""
+        for cell in self.done("pitch"):
+            if cell.labels.get("role", "melodies") == role:
+                yield self.score(cell, "noise_level", "correlation.csv")
 
     def subjects(self) -> tuple[SubjectScore, ...]:
         scores = []

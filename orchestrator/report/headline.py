@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 
 from orchestrator.planner_eeg import TRUE_DRIVER_MODEL
+from orchestrator.report import pitch_tables
 from orchestrator.report.results import Condition, Group, Results
 from tasks.eeg.maxima import least_subjects
 
@@ -12,7 +13,9 @@ from tasks.eeg.maxima import least_subjects
 def headline(results: Results) -> tuple[str, ...]:
     """Sentences in order of importance; the first says so when nothing is claimed."""
     first = (results.exploratory,) if results.exploratory else ()
-    return (*first, *_of_search(results), *_of_listeners(results))
+    listeners, pitch = _of_listeners(results), pitch_tables.sentences(results)
+    without_eeg = results.tested is None and not results.groups
+    return (*first, *_of_search(results), *((*pitch, *listeners) if without_eeg else (*listeners, *pitch)))
 
 
 def _of_search(results: Results) -> tuple[str, ...]:
@@ -57,6 +60,8 @@ def _true_driver(results: Results) -> list[str]:
 
 def _without_group(results: Results) -> tuple[str, ...]:
     if not any(stage in results.done for stage in ("eeg", "trf", "group")):
+        if results.judgement is not None:
+            return ("This study has no EEG: nothing is said about listeners.",)
         return ("This study has no EEG: no noise level is claimed, and nothing is said about listeners.",)
     if any(group.conditions for group in results.groups):
         why = "no model of this study may carry a claim (acoustic_plus with note onsets is needed)"

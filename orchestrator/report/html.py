@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from orchestrator.report import tables
+from orchestrator.report import pitch_tables, tables
 from orchestrator.report.figures import TITLES
 from orchestrator.report.results import Results
 from orchestrator.report.solver import precisions, warning
@@ -18,6 +19,9 @@ CAPTIONS = {
     "or its best level where nothing is claimed.",
     "pitch_correlation": "Spearman correlation of IC at note onsets with symbolic pitch surprisal, per piece; bars are "
     "95 % intervals over clusters of tunes (and seeds). Dashed: what needs no audio shares with pitch surprisal.",
+    "pitch_levels": "One panel per arm, test tunes: mean Spearman correlation with its 95 % interval (band), each seed "
+    "(thin), partial Spearman (dashed), and the mean on dev tunes (dotted), where the ringed level s* was chosen. "
+    "Grey: what needs no audio shares with pitch surprisal.",
     "search": "Each point is one trial; the line is the best so far. Trials that were stopped early are hollow.",
     "reconstruction": "Log-spectral distance is the primary measure; SI-SDR is descriptive.",
 }
@@ -37,7 +41,12 @@ def page(
         lstrip_blocks=True,
     )
     embedded = [
-        {"title": TITLES[name], "caption": CAPTIONS[name], "data": base64.b64encode(path.read_bytes()).decode()}
+        {
+            "name": name,
+            "title": TITLES[name],
+            "caption": CAPTIONS[name],
+            "data": base64.b64encode(path.read_bytes()).decode(),
+        }
         for name, path in figures.items()
     ]
     header, rows = tables.reconstruction_rows(results)
@@ -47,6 +56,7 @@ def page(
         red=results.canaries is not None and results.canaries.verdict != "green",
         methods=methods,
         figures=embedded,
+        judgement=_judgement(results),
         header=tables.HEADER,
         rows=tables.condition_rows(results),
         reconstruction_header=header,
@@ -59,3 +69,19 @@ def page(
         missing=[(group.model, entry) for group in results.groups for entry in group.missing],
         files=files,
     )
+
+
+def _judgement(results: Results) -> dict[str, Any]:
+    """What the section beside Figure 4 shows; nothing where no level is chosen."""
+    found = results.judgement
+    if found is None:
+        return {}
+    return {
+        "verdicts": pitch_tables.verdicts(found),
+        "tables": [
+            (pitch_tables.ARMS_HEADER, pitch_tables.arm_rows(results)),
+            (pitch_tables.CONTRASTS_HEADER, pitch_tables.contrast_rows(found)),
+            (("without audio", "Spearman ρ"), pitch_tables.baseline_rows(found)),
+        ],
+        "notes": [pitch_tables.NOTE, pitch_tables.CAVEATS, "* degenerate density (clean latents behind a layer norm)."],
+    }

@@ -34,31 +34,39 @@ def arms(results: Results, variants: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def estimates(results: Results, measures: Sequence[str] = MEASURES) -> list[ArmEstimate]:
-    """Every measure of every arm and level that has rows, in the order of the arms, levels and measures."""
+def estimates(
+    results: Results, measures: Sequence[str] = MEASURES, scores: Sequence[Score] | None = None
+) -> list[ArmEstimate]:
+    """Every measure of every arm and level that has rows, in the order of the arms, levels and measures.
+
+    `scores` are those of the study's `melodies` unless others are given.
+    """
     found = []
-    by_variant = [score.variant for score in results.pitch]
+    given = results.pitch if scores is None else scores
+    by_variant = [score.variant for score in given]
     for arm, variants in arms(results, [v for v in results.variants if v in by_variant]).items():
-        for level in sorted({float(score.x) for score in results.pitch if score.variant in variants}):
-            scores = [s for s in results.pitch if s.variant in variants and float(s.x) == level and s.rows]
+        for level in sorted({float(score.x) for score in given if score.variant in variants}):
+            of_level = [s for s in given if s.variant in variants and float(s.x) == level and s.rows]
             for measure in measures:
-                estimate = _estimate(scores, measure)
+                estimate = estimate_of(of_level, measure)
                 if estimate is not None:
                     found.append(ArmEstimate(arm, tuple(variants), level, measure, estimate))
     return found
 
 
-def _estimate(scores: Sequence[Score], measure: str) -> Estimate | None:
-    pieces, values = table([{_piece(row): _value(row, measure) for row in score.rows} for score in scores])
-    families = {_piece(row): row.get("cluster") or _piece(row) for score in scores for row in score.rows}
+def estimate_of(scores: Sequence[Score], measure: str) -> Estimate | None:
+    """Mean of a column over pieces, with its interval; `scores` are of one setting, one for each seed."""
+    pieces, values = table([{piece_of(row): value_of(row, measure) for row in score.rows} for score in scores])
+    families = {piece_of(row): row.get("cluster") or piece_of(row) for score in scores for row in score.rows}
     return bootstrap(values, [families[str(piece)] for piece in pieces]) if pieces else None
 
 
-def _piece(row: Mapping[str, str]) -> str:
+def piece_of(row: Mapping[str, str]) -> str:
+    """What a row of a table of pieces is about: the recording."""
     return row.get("recording") or row.get("piece", "")
 
 
-def _value(row: Mapping[str, str], measure: str) -> float | None:
+def value_of(row: Mapping[str, str], measure: str) -> float | None:
     """A cell of a table that a stage wrote; None where it is empty, missing or no number."""
     try:
         value = float(row.get(measure) or "nan")

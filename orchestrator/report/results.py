@@ -13,6 +13,7 @@ from orchestrator.reasons import Reason, State
 
 if TYPE_CHECKING:
     from orchestrator.ledger import Status
+    from orchestrator.report.pitch_judgement import Judgement
 
 States = Mapping[str, tuple[State, Reason, "Status | None"]]
 
@@ -142,13 +143,17 @@ class SearchResults:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything the figures, tables and words are made of."""
+    """Everything the figures, tables and words are made of.
+
+    `pitch` is of the melodies on which noise levels are judged, `pitch_dev` of those on which they are chosen.
+    """
 
     study: str
     variants: tuple[str, ...]
     groups: tuple[Group, ...] = ()
     canaries: Canaries | None = None
     pitch: tuple[Score, ...] = ()
+    pitch_dev: tuple[Score, ...] = ()
     reconstruction: tuple[Score, ...] = ()
     audit: tuple[Score, ...] = ()
     surprisal: tuple[Score, ...] = ()
@@ -162,6 +167,7 @@ class Results:
     provenance: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     configs: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     search: SearchResults | None = None
+    judgement: Judgement | None = None
     exploratory: str = ""
 
     @property

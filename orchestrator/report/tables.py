@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from orchestrator.report import pitch_tables
 from orchestrator.report.pitch_arms import estimates
 from orchestrator.report.results import Condition, Group, Results, Score
 from orchestrator.report.solver import precisions
@@ -26,6 +27,8 @@ def csv_tables(results: Results) -> dict[str, str]:
         "group.csv": _group(results),
         "pitch.csv": _long(results.pitch, "noise_level"),
         "pitch_intervals.csv": _pitch_intervals(results),
+        "pitch_dev.csv": _long(results.pitch_dev, "noise_level"),
+        **_judgement(results),
         "reconstruction.csv": _long(results.reconstruction, "snr"),
         "causal_audit.csv": _long(results.audit, "noise_level"),
         "surprisal.csv": _surprisal(results),
@@ -104,6 +107,18 @@ def _pitch_intervals(results: Results) -> str:
         for row in estimates(results)
     )
     return _csv(columns, rows)
+
+
+def _judgement(results: Results) -> dict[str, str]:
+    """Which level each arm got on dev tunes, and what test tunes say of it; nothing where no level is chosen."""
+    found = results.judgement
+    if found is None:
+        return {}
+    return {
+        "pitch_intervals_dev.csv": _csv(pitch_tables.LEVEL_COLUMNS, pitch_tables.level_rows(found)),
+        "pitch_judgement.csv": _csv(pitch_tables.JUDGED_COLUMNS, pitch_tables.judged_rows(found), in_order=True),
+        "pitch_baselines.csv": _csv(pitch_tables.BASELINE_COLUMNS, pitch_tables.baselines(found), in_order=True),
+    }
 
 
 def _surprisal(results: Results) -> str:

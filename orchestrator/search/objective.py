@@ -83,6 +83,7 @@ def needed(science: Science, objective: Objective) -> Science:
     if objective.stage not in ("pitch", "trf"):
         without["pitch"] = None
     smaller = science.model_copy(update=without)
+    smaller = smaller.model_copy(update={"data": smaller.data.model_copy(update={"melodies_dev": None})})
     if smaller.eeg is not None:
         smaller = smaller.model_copy(update={"eeg": smaller.eeg.model_copy(update={"canaries": None})})
     return smaller
@@ -95,6 +96,8 @@ def judges(graph: Graph, objective: Objective) -> tuple[CellSpec, ...]:
         cells = [cell for cell in cells if cell.labels.get("tested") == "true"]
         first = next((cell.labels["model"] for cell in cells), "")
         cells = [cell for cell in cells if cell.labels["model"] == first]
+    if objective.name == "pitch_rho":
+        cells = [cell for cell in cells if cell.labels.get("role") == objective.material]
     if objective.name == "log_spectral_distance":
         cells = [cell for cell in cells if objective.name in cell.config["metrics"]]
     return tuple(cells)

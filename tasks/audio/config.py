@@ -110,7 +110,8 @@ class TunesConfig(Config):
 class CorpusConfig(Config):
     """The config of a ``corpus`` cell; `files` are the recordings of source ``audio``.
 
-    A corpus that shares recordings or melodies with its input ``train`` is refused unless `allow_overlap`.
+    A corpus that shares recordings or melodies with its input ``train`` is refused unless `allow_overlap`, and one that
+    shares them with its input ``melodies`` in any case: what is judged there was chosen here.
     """
 
     role: str

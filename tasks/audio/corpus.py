@@ -75,9 +75,9 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
         listing = {"recordings": [asdict(recording) for recording in corpus.recordings], "skipped": corpus.skipped}
         text = json.dumps(listing, sort_keys=True, allow_nan=False)
         (cell.out_dir / "corpus.json").write_text(text, encoding="utf-8")
-        shared = _shared_with_train(cell, config)
-        if shared and not config.allow_overlap:
-            yield Result(cell.signature, failure=_leaks(shared))
+        shared, judged = (_shared_with(role, cell, config) for role in ("train", "melodies"))
+        if judged or (shared and not config.allow_overlap):
+            yield Result(cell.signature, failure=_leaks(judged, "") if judged else _leaks(shared))
             continue
         seconds = sum(recording.duration_s for recording in corpus.recordings)
         yield Result(cell.signature, {
@@ -89,17 +89,17 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
         })  # fmt: skip
 
 
-def _shared_with_train(cell: Cell, config: CorpusConfig) -> list[str]:
-    """What this corpus has in common with its input ``train``, one sentence for each recording."""
-    if "train" not in cell.inputs:
+def _shared_with(role: str, cell: Cell, config: CorpusConfig) -> list[str]:
+    """What this corpus has in common with its input of that role, one sentence for each recording."""
+    if role not in cell.inputs:
         return []
     made = Artefact(cell.signature, cell.stage, cell.config, {}, lambda name: (cell.out_dir / name).open("rb"))
-    return check_disjoint({"train": cell.input("train"), config.role: made})
+    return check_disjoint({role: cell.input(role), config.role: made}, role)
 
 
-def _leaks(shared: Sequence[str]) -> str:
+def _leaks(shared: Sequence[str], remedy: str = ", or set data.allow_overlap: true") -> str:
     more = f" (and {len(shared) - 1} more)" if len(shared) > 1 else ""
-    return f"{shared[0]}{more}. Choose other recordings or another split, or set data.allow_overlap: true"
+    return f"{shared[0]}{more}. Choose other recordings or another split{remedy}"
 
 
 def _nothing_left(config: CorpusConfig, named: Sequence[str]) -> str:

@@ -108,8 +108,8 @@ def load_audio(recording: Recording, corpus: Artefact, open_file: OpenFile) -> N
     return audio
 
 
-def check_disjoint(corpora: Mapping[str, Artefact]) -> list[str]:
-    """Say what the corpus ``train`` has in common with every other role.
+def check_disjoint(corpora: Mapping[str, Artefact], known: str = "train") -> list[str]:
+    """Say what the corpus `known` has in common with every other role.
 
     Compared are: decoded audio, overlapping parts of one file, clusters of tunes (where both corpora come from the same
     tunes), and the melodies themselves (where they don't, by the n-grams and overlap of the other role's split). Two
@@ -118,29 +118,31 @@ def check_disjoint(corpora: Mapping[str, Artefact]) -> list[str]:
     Parameters
     ----------
     corpora : mapping of str to Artefact
-        Corpora by role; one of them is ``train``.
+        Corpora by role; one of them is `known`.
+    known : str
+        The role that the others are compared with.
 
     Returns
     -------
     list of str
-        One sentence for each recording of another role that training has heard; empty when there is none.
+        One sentence for each recording of another role that is in `known`; empty when there is none.
     """
-    train = corpora["train"]
-    heard = recordings(train)
+    first = corpora[known]
+    heard = recordings(first)
     return [
         f"{role}: {recording.id} {reason}"
         for role, corpus in corpora.items()
-        if role != "train"
-        for recording, reason in _shared(recordings(corpus), corpus, heard, train)
+        if role != known
+        for recording, reason in _shared(recordings(corpus), corpus, heard, first, known)
     ]
 
 
 def _shared(
-    others: Sequence[Recording], corpus: Artefact, heard: Sequence[Recording], train: Artefact
+    others: Sequence[Recording], corpus: Artefact, heard: Sequence[Recording], first: Artefact, role: str
 ) -> list[tuple[Recording, str]]:
     """The recordings among `others` that are in `heard` in any way, with the first way found."""
     audio = {known.pcm_fingerprint: known.id for known in heard}
-    related_to = _clusters(heard, others) if _tunes(train) == _tunes(corpus) else _melodies(heard, others, corpus)
+    related_to = _clusters(heard, others) if _tunes(first) == _tunes(corpus) else _melodies(heard, others, corpus)
     by_path: dict[str | None, list[Recording]] = {}
     for known in heard:
         by_path.setdefault(known.path, []).append(known)
@@ -148,11 +150,11 @@ def _shared(
     for other in others:
         twin = next((known.id for known in by_path.get(other.path, []) if _overlap(known, other)), None)
         if other.pcm_fingerprint in audio:
-            found.append((other, f"has the same audio as {audio[other.pcm_fingerprint]} in train"))
+            found.append((other, f"has the same audio as {audio[other.pcm_fingerprint]} in {role}"))
         elif twin is not None:
-            found.append((other, f"is a part of the file of {twin} that train holds too"))
+            found.append((other, f"is a part of the file of {twin} that {role} holds too"))
         elif other.id in related_to:
-            found.append((other, f"has a melody related to that of {related_to[other.id]} in train"))
+            found.append((other, f"has a melody related to that of {related_to[other.id]} in {role}"))
     return found
 
 

@@ -41,6 +41,23 @@ def test_a_shared_cluster_is_named_though_the_sound_differs(rendered: Any) -> No
     assert all("a melody related to that of" in line for line in found)
 
 
+def test_what_is_judged_shares_nothing_with_what_chose(run_cell: Any, tunes: Artefact, rendered: Any) -> None:
+    judged = rendered("melodies", split="test")
+    for split, overlap, failure in (
+        ("dev", False, None),
+        ("all", False, "melodies_dev: t3"),
+        ("all", True, "melodies_dev: t3"),
+    ):
+        config = corpus_config("melodies_dev", source="midi", path="folder", split=split) | {"allow_overlap": overlap}
+        result, _ = run_cell(corpus.run, config, {"tunes": tunes, "melodies": judged})
+        if failure is None:
+            assert result.failure is None
+        else:
+            assert (result.failure or "").startswith(failure)
+            assert "in melodies (and 2 more). Choose other recordings or another split" in (result.failure or "")
+            assert "allow_overlap" not in (result.failure or "")
+
+
 def test_melodies_of_another_source_are_compared_note_by_note(rendered: Any) -> None:
     other = rendered("stimuli", source="midi", path="folder", split="all")
     found = check_disjoint({"train": rendered("train", split="train"), "stimuli": other})

@@ -83,6 +83,24 @@ def test_training_and_testing_on_the_same_tunes_is_refused() -> None:
     assert allowed.experiment.science.data.allow_overlap
 
 
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["data.melodies_dev={source: chorales, split: train}"], "melodies_dev: it shares recordings with train"),
+        (["data.melodies_dev={source: chorales, split: test}"], "melodies_dev: it shares tunes with melodies"),
+        (
+            ["data.melodies_dev={source: chorales, split: all}", "data.allow_overlap=true"],
+            "it shares tunes with melodies",
+        ),
+        (["data.melodies_dev={source: audio, path: here}"], "source audio has no notes; allowed are chorales and midi"),
+        (["data.melodies_dev={source: chorales, split: dev}", "data.melodies=null"], "judged on data.melodies"),
+    ],
+)
+def test_levels_are_chosen_on_tunes_that_judge_nothing(overrides: list[str], reason: str) -> None:
+    assert reason in mistake(*overrides)
+    assert load_experiment(DEMO, ["data.melodies_dev={source: chorales, split: dev}"]).experiment.variants()
+
+
 def test_no_claim_against_the_envelope_alone() -> None:
     model = "eeg.trf.models=[{reduced: envelope, regressor: hold, tested: true}]"
     assert "carries no claim" in mistake(model)

@@ -131,6 +131,10 @@ def test_the_signature_names_what_is_searched_and_nothing_else(tmp_path: Path) -
     first = opened(tmp_path).signature
     same = ("search.n_trials=50", "search.concurrent=7", "surprisal.noise_levels=[0.7]", "reconstruction=null")
     assert opened(tmp_path, None, *same).signature == first
+    chosen_on = opened(tmp_path, {"data.melodies_dev": {"source": "chorales", "split": "test"}})
+    assert chosen_on.signature == first
+    assert {cell.labels["role"] for cell in chosen_on.base.judges} == {"melodies"}
+    assert not any("melodies_dev" in cell.name for cell in chosen_on.base.graph)
     for other in ("search.seed=1", "search.sampler=random", "surprisal.n_nodes=7", "data.melodies.pieces=5", "seed=1"):
         assert opened(tmp_path, None, other).signature != first, other
 

@@ -16,6 +16,7 @@ TITLES = {
     "cortical_tracking": "Cortical tracking of IC over noise levels",
     "scalp_maps": "Scalp maps",
     "pitch_correlation": "IC and pitch surprisal over noise levels",
+    "pitch_levels": "Each arm's noise level, chosen on dev tunes and judged on test tunes",
     "reconstruction": "Reconstruction from noised latents",
 }
 
@@ -25,6 +26,7 @@ def draw_all(results: Results, folder: Path) -> tuple[dict[str, Path], list[Abse
     from orchestrator.report.figures import (
         cortical_tracking,
         pitch_correlation,
+        pitch_levels,
         reconstruction,
         scalp_maps,
         style,
@@ -36,6 +38,7 @@ def draw_all(results: Results, folder: Path) -> tuple[dict[str, Path], list[Abse
         "cortical_tracking": cortical_tracking.draw,
         "scalp_maps": scalp_maps.draw,
         "pitch_correlation": pitch_correlation.draw,
+        "pitch_levels": pitch_levels.draw,
         "reconstruction": reconstruction.draw,
     }
     folder.mkdir(parents=True, exist_ok=True)
