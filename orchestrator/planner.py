@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.experiment import ROLES, Experiment, Science
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.manifest import Manifest
-from orchestrator.planner_audit import plan_audit
+from orchestrator.planner_audit import plan_audit, plan_solver_audit
 from orchestrator.planner_canaries import plan_canaries
 from orchestrator.planner_eeg import plan_eeg, plan_group
 from orchestrator.signature import canonical, sign
@@ -94,6 +94,7 @@ def _plan_variant(builder: Builder, variant: str, science: Science) -> dict[str,
     for role in roles[2:]:
         _plan_surprisal(builder, variant, science, role, made)
     plan_audit(builder, variant, science, roles[2:], made)
+    plan_solver_audit(builder, variant, science, roles[2:], made)
     if "latents melodies" in made:
         _plan_pitch(builder, variant, science, made)
     _plan_reconstruction(builder, variant, science, data, codec)

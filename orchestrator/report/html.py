@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.report import tables
+from orchestrator.report import solver_audit, tables
 from orchestrator.report.figures import TITLES
 from orchestrator.report.results import Results
 from orchestrator.report.solver import precisions, warning
@@ -41,6 +41,7 @@ def page(
         for name, path in figures.items()
     ]
     header, rows = tables.reconstruction_rows(results)
+    definition_header, definition_rows = solver_audit.definition_rows(results)
     return environment.get_template("report.html").render(
         results=results,
         sentences=sentences,
@@ -55,6 +56,10 @@ def page(
         audit_rows=tables.audit_rows(results),
         surprisal_header=tables.SURPRISAL_HEADER,
         surprisal_rows=tables.surprisal_rows(results),
+        solver_audit_header=solver_audit.HEADER,
+        solver_audit_rows=solver_audit.rows(results),
+        definition_header=definition_header,
+        definition_rows=definition_rows,
         solver_warning=warning(precisions(results)),
         missing=[(group.model, entry) for group in results.groups for entry in group.missing],
         files=files,

@@ -151,6 +151,8 @@ class Results:
     pitch: tuple[Score, ...] = ()
     reconstruction: tuple[Score, ...] = ()
     audit: tuple[Score, ...] = ()
+    solver_audit: tuple[Score, ...] = ()
+    definitions: tuple[Score, ...] = ()
     surprisal: tuple[Score, ...] = ()
     subjects: tuple[SubjectScore, ...] = ()
     absences: tuple[Absence, ...] = ()
