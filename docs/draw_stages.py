@@ -22,6 +22,7 @@ PLACES = {
     "surprisal": (6, 2),
     "reconstruction": (4, 3),
     "causal_audit": (6, 3),
+    "solver_audit": (5, 3),
     "pitch_surprisal": (3, 1),
     "pitch": (7, 3),
     "features": (4, 0),
@@ -40,6 +41,7 @@ ARROWS = [
     "flow>surprisal",
     "autoencoder>reconstruction",
     "flow>causal_audit",
+    "flow>solver_audit",
     "corpus>pitch_surprisal",
     "pitch_surprisal>eeg",
     "surprisal>pitch",
@@ -66,8 +68,9 @@ def draw(path: Path) -> None:
     figure, axes = plt.subplots(figsize=(13, 4.2))
     for arrow in ARROWS:
         (x0, y0), (x1, y1) = (PLACES[name] for name in arrow.split(">"))
-        start = (x0 + WIDTH / 2, y0) if x1 > x0 else (x0, y0 - HEIGHT / 2)
-        end = (x1 - WIDTH / 2, y1) if x1 > x0 else (x1, y1 + HEIGHT / 2)
+        edge = HEIGHT / 2 if y1 > y0 else -HEIGHT / 2
+        start = (x0 + WIDTH / 2, y0) if x1 > x0 else (x0, y0 + edge)
+        end = (x1 - WIDTH / 2, y1) if x1 > x0 else (x1, y1 - edge)
         axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#8a8a8a", "lw": 0.9}, zorder=1)
     for name, (x, y) in PLACES.items():
         colour = TRAINING if STAGES[name].training else FAN_OUT

@@ -14,7 +14,14 @@ from orchestrator.roles import Data
 from orchestrator.search.config import SearchConfig
 from orchestrator.stages import STAGES
 from tasks.autoencoder.config import AutoencoderConfig
-from tasks.config import CausalAuditConfig, Config, PitchConfig, ReconstructionConfig, SurprisalConfig
+from tasks.config import (
+    CausalAuditConfig,
+    Config,
+    PitchConfig,
+    ReconstructionConfig,
+    SolverAuditConfig,
+    SurprisalConfig,
+)
 from tasks.eeg.config import EegConfig
 from tasks.flow.config import FlowConfig
 
@@ -31,6 +38,7 @@ class Science(Config):
     flow: FlowConfig = FlowConfig()
     surprisal: SurprisalConfig = SurprisalConfig()
     causal_audit: CausalAuditConfig | None = Field(None, json_schema_extra={"neutral": None})
+    solver_audit: SolverAuditConfig | None = Field(None, json_schema_extra={"neutral": None})
     reconstruction: ReconstructionConfig | None = ReconstructionConfig()
     pitch: PitchConfig | None = PitchConfig()
     eeg: EegConfig | None = None
@@ -159,7 +167,7 @@ class Experiment(Config):
         return combinations
 
 
-SHARED = ("data", "surprisal.noise_levels", "causal_audit", "reconstruction", "pitch", "eeg")
+SHARED = ("data", "surprisal.noise_levels", "causal_audit", "solver_audit", "reconstruction", "pitch", "eeg")
 
 
 def _need_one_family(variants: Sequence[Science]) -> None:

@@ -144,6 +144,12 @@ def by_level(report: Report, variant: str) -> dict[str, dict[int, float]]:
         if score.variant == variant:
             put(f"causal_audit_rho_{score.role}", float(score.x), score.metrics.get("spearman_mean"))
             put(f"causal_audit_change_{score.role}", float(score.x), score.metrics.get("change_mean"))
+    for score in results.solver_audit:
+        if score.variant == variant:
+            put(f"ic_reliability_{score.role}", float(score.x), score.metrics.get("reliability_mean"))
+            put(f"ic_doubling_nats_{score.role}", float(score.x), score.metrics.get("doubling_nats"))
+            put(f"solver_rmse_nats_{score.role}", float(score.x), score.metrics.get("rmse_nats"))
+            put(f"solver_rmse_over_sd_{score.role}", float(score.x), score.metrics.get("rmse_over_sd"))
     for score in results.surprisal:
         if score.variant == variant:
             put(f"ic_sd_{score.role}", float(score.x), score.metrics.get("ic_sd"))

@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.experiment import Experiment, Science
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.manifest import Manifest
-from orchestrator.planner_audit import plan_audit
+from orchestrator.planner_audit import plan_audit, plan_solver_audit
 from orchestrator.planner_canaries import plan_canaries
 from orchestrator.planner_eeg import plan_eeg, plan_group
 from orchestrator.roles import MELODIES, ROLES
@@ -96,6 +96,7 @@ def _plan_variant(builder: Builder, variant: str, science: Science) -> dict[str,
         _plan_surprisal(builder, variant, science, role, made)
     audited = [role for role in roles[2:] if role != "melodies_dev"]
     plan_audit(builder, variant, science, audited, made)
+    plan_solver_audit(builder, variant, science, audited, made)
     for role in MELODIES:
         if f"latents {role}" in made:
             _plan_pitch(builder, variant, science, role, made)

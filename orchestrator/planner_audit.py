@@ -1,4 +1,4 @@
-"""The audit's part of the graph: what IC owes to audio behind the predicted frame, where the study asks for it."""
+"""The audits' part of the graph: what IC owes to audio behind the predicted frame, and how exact it is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.experiment import Science
+from tasks.config import ProbeFile
 
 if TYPE_CHECKING:
     from orchestrator.planner import Builder
@@ -39,3 +40,28 @@ def plan_audit(builder: Builder, variant: str, science: Science, roles: Sequence
             }
             labels = {"variant": variant, "role": role, "noise_level": repr(level)}
             builder.add("causal_audit", f"causal audit {variant} {role} s={level!r}", config, inputs, labels)
+
+
+def plan_solver_audit(
+    builder: Builder, variant: str, science: Science, roles: Sequence[str], made: Mapping[str, str]
+) -> None:
+    """One cell per recording set that gets IC and noise level of one variant."""
+    audit, settings = science.solver_audit, science.surprisal
+    if audit is None:
+        builder.note("solver_audit: left out (solver_audit: null), so the error and reliability of IC aren't measured")
+        return
+    if isinstance(settings.probes, ProbeFile):
+        builder.note(f"solver_audit: left out for {variant} (its probes are given, and there is one set of them)")
+        return
+    for role in roles:
+        inputs = {"flow": made["flow"], "latents": made[f"latents {role}"]}
+        for level in settings.noise_levels:
+            config = {
+                "role": role,
+                "seed": science.data.seed,
+                "frames_per_recording": audit.frames_per_recording,
+                "surprisal": settings.cell(level),
+                "definitions": audit.compared(settings, level),
+            }
+            labels = {"variant": variant, "role": role, "noise_level": repr(level)}
+            builder.add("solver_audit", f"solver audit {variant} {role} s={level!r}", config, inputs, labels)

@@ -121,6 +121,17 @@ _ROWS = (
         cells_per_task=16,
     ),
     Stage(
+        "solver_audit",
+        "tasks.solver_audit:run",
+        cell="IC of some frames with other seeds, a fine rule, twice the nodes, per recording set, level and variant",
+        inputs="flow, latents",
+        files="audit.csv: one row per recording (correlations; errors in nats); definitions.csv: one row per pair",
+        metrics="reliability_mean, reliability_pooled, rmse_nats, bias_nats, rmse_over_sd, doubling_nats, "
+        "doubling_mean_nats, ic_sd, spearman_DEFINITION, n_frames, n_recordings, skipped",
+        grouped_by=("variant", "role"),
+        cells_per_task=2,
+    ),
+    Stage(
         "reconstruction",
         "tasks.reconstruction:run",
         cell="what one variant reconstructs at one signal-to-noise ratio of its latents",

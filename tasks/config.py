@@ -227,3 +227,25 @@ class CausalAuditConfig(Config):
     """
 
     frames_per_recording: int = Field(16, ge=2)
+
+
+class SolverAuditConfig(Config):
+    """How far IC can be relied on: some frames solved again with other seeds, more finely, by other definitions.
+
+    `frames_per_recording` frames of each recording are audited, drawn at random. With `definitions` the ranks of IC are
+    compared between its four definitions, with `n_draws` draws of noise where one draws it (None: as in the study).
+    """
+
+    frames_per_recording: int = Field(8, ge=2)
+    definitions: bool = True
+    n_draws: Annotated[int, Field(ge=1)] | None = None
+
+    def compared(self, surprisal: SurprisalConfig, level: float) -> dict[str, dict[str, Any]]:
+        """By name, what the cell of `level` is with each definition in its default context; empty if not asked for."""
+        if not self.definitions:
+            return {}
+        plain = {"context": "transformed", "n_draws": self.n_draws or surprisal.n_draws}
+        return {
+            name: surprisal.model_copy(update={**plain, "definition": name}).cell(level)
+            for name in get_args(Definition)
+        }

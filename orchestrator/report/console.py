@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.redaction import redact
-from orchestrator.report import pitch_tables, tables
+from orchestrator.report import pitch_tables, solver_audit, tables
 from orchestrator.report.results import Absence, Results, some
 from orchestrator.report.solver import precisions, warning
 
@@ -35,6 +35,9 @@ def text(
     if audit:
         lines += ["", *tables.aligned(tables.AUDIT_HEADER, audit), AUDIT_NOTE]
     lines += _solver(results)
+    header, reliability = solver_audit.reliability_rows(results)
+    if reliability:
+        lines += ["", *tables.aligned(header, reliability), solver_audit.NOTE]
     lines += _missing(results)
     lines += ["", f"report    {paths['report.html']}" if "report.html" in paths else ""]
     figures = [path for path in paths.values() if path.suffix == ".png"]

@@ -49,6 +49,8 @@ def gather(graph: Graph, ledger: Ledger, study: str, states: States | None = Non
         pitch_dev=tuple(reader.pitch("melodies_dev")),
         reconstruction=tuple(reader.score(cell, "snr", "scores.csv") for cell in reader.done("reconstruction")),
         audit=tuple(reader.score(cell, "noise_level", "audit.csv") for cell in reader.done("causal_audit")),
+        solver_audit=tuple(reader.score(cell, "noise_level", "audit.csv") for cell in reader.done("solver_audit")),
+        definitions=tuple(reader.score(cell, "noise_level", "definitions.csv") for cell in reader.compared()),
         surprisal=tuple(reader.score(cell, "noise_level") for cell in reader.done("surprisal")),
         subjects=subjects,
         absences=tuple(reader.absences) + reader.not_done() + _not_asked(graph),
@@ -79,6 +81,10 @@ class _Reader:
 
     def done(self, stage: str) -> list[CellSpec]:
         return [cell for cell in self.graph if cell.stage == stage and self.status(cell)]
+
+    def compared(self) -> list[CellSpec]:
+        """The audits of the solver that compare the definitions of IC."""
+        return [cell for cell in self.done("solver_audit") if cell.config.get("definitions")]
 
     def text(self, cell: CellSpec, name: str) -> str | None:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.report import pitch_tables, tables
+from orchestrator.report import pitch_tables, solver_audit, tables
 from orchestrator.report.figures import TITLES
 from orchestrator.report.results import Results
 from orchestrator.report.solver import precisions, warning
@@ -50,6 +50,7 @@ def page(
         for name, path in figures.items()
     ]
     header, rows = tables.reconstruction_rows(results)
+    definition_header, definition_rows = solver_audit.definition_rows(results)
     return environment.get_template("report.html").render(
         results=results,
         sentences=sentences,
@@ -65,6 +66,10 @@ def page(
         audit_rows=tables.audit_rows(results),
         surprisal_header=tables.SURPRISAL_HEADER,
         surprisal_rows=tables.surprisal_rows(results),
+        solver_audit_header=solver_audit.HEADER,
+        solver_audit_rows=solver_audit.rows(results),
+        definition_header=definition_header,
+        definition_rows=definition_rows,
         solver_warning=warning(precisions(results)),
         missing=[(group.model, entry) for group in results.groups for entry in group.missing],
         files=files,

@@ -19,6 +19,7 @@ def methods(results: Results) -> list[str]:
         _models(results),
         _surprisal(results),
         _audit(results),
+        _solver_audit(results),
         _pitch(results),
         _eeg(results),
         _tests(results),
@@ -132,6 +133,18 @@ def _audit(results: Results) -> str:
         "were encoded again from audio cut at the predicted frame's first sample, and the IC that followed was "
         "compared with the ordinary IC."
     )
+
+
+def _solver_audit(results: Results) -> str:
+    if not results.solver_audit:
+        return ""
+    frames = max(int(score.metrics.get("n_frames") or 0) for score in results.solver_audit)
+    text = (
+        f"Solver audit: for up to {frames} frames per recording set and level, IC was computed with two other seeds "
+        "(their rank correlation within recordings is its reliability), with the exact divergence and more nodes (the "
+        "difference is the solver's error), and with twice the nodes or steps"
+    )
+    return text + (", and by each of its four definitions." if results.definitions else ".")
 
 
 MODELS = {

@@ -156,6 +156,8 @@ class Results:
     pitch_dev: tuple[Score, ...] = ()
     reconstruction: tuple[Score, ...] = ()
     audit: tuple[Score, ...] = ()
+    solver_audit: tuple[Score, ...] = ()
+    definitions: tuple[Score, ...] = ()
     surprisal: tuple[Score, ...] = ()
     subjects: tuple[SubjectScore, ...] = ()
     absences: tuple[Absence, ...] = ()

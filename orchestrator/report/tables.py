@@ -19,6 +19,12 @@ GROUP_COLUMNS = (
     "excess_delta_r_se", "p_stimulus", "p_subject", "p", "claimed",
 )  # fmt: skip
 
+AUDIT_METRICS = (
+    "reliability_mean", "reliability_se", "reliability_pooled", "reliability_pearson_mean",
+    "reliability_pearson_pooled", "rmse_nats", "bias_nats", "rmse_over_sd", "doubling_nats", "doubling_mean_nats",
+    "ic_sd", "n_frames", "n_recordings",
+)  # fmt: skip
+
 
 def csv_tables(results: Results) -> dict[str, str]:
     """File name and content of every table that has rows: sorted, floats by repr, no dates."""
@@ -31,6 +37,9 @@ def csv_tables(results: Results) -> dict[str, str]:
         **_judgement(results),
         "reconstruction.csv": _long(results.reconstruction, "snr"),
         "causal_audit.csv": _long(results.audit, "noise_level"),
+        "solver_audit.csv": _measured(results),
+        "solver_audit_recordings.csv": _long(results.solver_audit, "noise_level"),
+        "definitions.csv": _long(results.definitions, "noise_level"),
         "surprisal.csv": _surprisal(results),
         "trials.csv": _csv(results.search.columns, results.search.csv, in_order=True) if results.search else "",
     }
@@ -125,6 +134,12 @@ def _surprisal(results: Results) -> str:
     """One row per variant, recording set and noise level: IC over all frames (nats), and how far off its solver is."""
     columns = ("variant", "role", "noise_level", "ic_mean", "ic_sd", "solver_error_nats", "error_over_sd")
     return _csv(columns, ({**asdict(row), "error_over_sd": row.error_over_sd} for row in precisions(results)))
+
+
+def _measured(results: Results) -> str:
+    """One row per variant, recording set and noise level: what the audit of the solver measured, errors in nats."""
+    rows = ({**s.metrics, "variant": s.variant, "role": s.role, "noise_level": s.x} for s in results.solver_audit)
+    return _csv(("variant", "role", "noise_level", *AUDIT_METRICS), rows)
 
 
 HEADER = ("variant", "s", "Δr (paper)", "Δr", "excess Δr", "p stimulus", "p subject", "claimed", "pitch ρ")
@@ -240,13 +255,24 @@ def surprisal_rows(results: Results) -> list[tuple[str, ...]]:
 
 
 def error_rows(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and one row per variant and recording set: error / SD, a column per noise level."""
+    """Header and one row per variant and recording set: error / SD, a column per noise level.
+
+    Errors that an audit measured stand for the solver's own estimates, which are marked where there are both.
+    """
     found = precisions(results)
+    measured = {row.measured for row in found if row.share is not None}
     levels = sorted({row.noise_level for row in found})
-    shares = {(row.variant, row.role, row.noise_level): row.error_over_sd for row in found}
+    shares = {
+        (row.variant, row.role, row.noise_level): "~"
+        * (len(measured) > 1 and not row.measured and row.share is not None)
+        + _given(row.share, ".3f")
+        for row in found
+    }
     names = dict.fromkeys((row.variant, row.role) for row in found)
-    rows = [(*name, *(_given(shares.get((*name, level)), ".3f") for level in levels)) for name in names]
-    return ("solver error / SD of IC", "recordings", *(f"s={level:g}" for level in levels)), rows
+    rows = [(*name, *(shares.get((*name, level), "") for level in levels)) for name in names]
+    title = "solver error / SD of IC" + (", measured" if True in measured else "")
+    title += " (~ estimated)" if len(measured) > 1 else ""
+    return (title, "recordings", *(f"s={level:g}" for level in levels)), rows
 
 
 def _given(value: float | None, form: str) -> str:

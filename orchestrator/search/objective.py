@@ -75,7 +75,7 @@ def objective_of(config: SearchConfig) -> Objective:
 
 def needed(science: Science, objective: Objective) -> Science:
     """The science without the sections that the objective can't depend on: less to plan, equal signatures."""
-    without: dict[str, None] = {"causal_audit": None}
+    without: dict[str, None] = {"causal_audit": None, "solver_audit": None}
     if not objective.exploratory:
         without["eeg"] = None
     if objective.stage != "reconstruction":

@@ -123,8 +123,12 @@ def make(
     notes: bool = True,
     missing: tuple[str, ...] = (),
     ledger: Any = None,
+    audited: tuple[float, ...] = (),
 ) -> tuple[Graph, Any]:
-    """Graph and ledger of a finished study. `effect` scales what is significant; 0 leaves nothing to claim."""
+    """Graph and ledger of a finished study. `effect` scales what is significant; 0 leaves nothing to claim.
+
+    At the levels `audited` the solver of IC is audited.
+    """
     study, ledger, rng = Study(), ledger or FakeLedger(), np.random.default_rng(1)
     corpus = study.add("corpus", "corpus train", {"role": "train"}, role="train")
     ledger.finish(corpus, {}, {"n_recordings": 12, "skipped": ["broken.wav: it ends after 0.1 s"]})
@@ -134,7 +138,7 @@ def make(
         base = study.add("autoencoder_base", f"base {bottleneck}", config, {"train": corpus.signature})
         _train(ledger, base, 40)
         for variant in (v for v in variants if v.startswith(bottleneck)):
-            _variant(study, ledger, rng, variant, base, variants[variant], notes)
+            _variant(study, ledger, rng, variant, base, variants[variant], notes, audited)
     if eeg:
         _eeg(study, ledger, rng, list(variants), n_subjects, effect, simulated, red, missing)
     return study.graph(), ledger
@@ -154,6 +158,7 @@ def _variant(
     base: CellSpec,
     setting: tuple[str, str, float],
     notes: bool,
+    audited: tuple[float, ...],
 ) -> None:
     bottleneck, applied_to, mean = setting
     noise = {"applied_to": applied_to, **({} if applied_to == "none" else {"logit_mean": mean, "logit_std": 1.0})}
@@ -190,12 +195,29 @@ def _variant(
         head = "role,recording,n_frames,spearman,change_mean,control_spearman,control_change_mean,ic_sd"
         metrics = {"spearman_mean": 0.92, "spearman_se": 0.01, "change_mean": 1.5, "change_se": 0.1, "control_spearman_mean": 0.99, "control_change_mean": 0.01, "ic_sd": 6.0, "n_frames": 48, "n_recordings": 3}  # fmt: skip
         ledger.finish(cell, {"audit.csv": "\n".join([head, *rows, ""]).encode()}, metrics)
+        if level in audited:
+            _solver_audit(study, ledger, flow, variant, level)
         cell = study.add("pitch", f"{variant} s={level}", {"level": level}, {"surprisal": flow.signature}, variant=variant, noise_level=repr(level))  # fmt: skip
         rho = 0.12 + 0.25 * (0.4 + 0.6 * gain) * math.exp(-(((level - 0.45) / 0.25) ** 2))
         rows = [f"p{i},p{i},{i // 2},40,{rho + 0.1 * rng.normal()!r},{rho!r},{0.8 * rho!r},0.2" for i in range(4)]
         head = "piece,recording,cluster,n_notes,spearman,pearson,spearman_partial,spearman_interval"
         metrics = {"spearman_mean": rho, "spearman_se": 0.02, "pearson_mean": rho, "pearson_se": 0.02, "n_pieces": 65, "baseline_interval_spearman": 0.17, "baseline_unigram_spearman": 0.2}  # fmt: skip
         ledger.finish(cell, {"correlation.csv": "\n".join([head, *rows, ""]).encode()}, metrics)
+
+
+def _solver_audit(study: Study, ledger: Any, flow: CellSpec, variant: str, level: float) -> None:
+    config = {"level": level, "definitions": {"expectation": {}, "expected": {}}}
+    cell = study.add("solver_audit", f"solver audit {variant} s={level}", config, {"flow": flow.signature}, variant=variant, role="melodies", noise_level=repr(level))  # fmt: skip
+    head = "role,recording,n_frames,reliability,reliability_pearson,rmse_nats,bias_nats,doubling_nats,doubling_mean_nats,ic_sd"
+    rows = [f"melodies,p{i},8,{0.9 + 0.02 * i!r},0.95,0.8,-0.1,0.5,0.05,6.0" for i in range(3)]
+    pairs = ["role,definition_a,definition_b,spearman,spearman_pooled", "melodies,expectation,expected,0.87,0.89", ""]
+    metrics = {
+        "reliability_mean": 0.92, "reliability_se": 0.01, "reliability_pooled": 0.94, "reliability_pearson_mean": 0.95, "reliability_pearson_pooled": 0.96,
+        "rmse_nats": 0.8 + level, "bias_nats": -0.1, "rmse_over_sd": 0.08 + level / 2, "doubling_nats": 0.5, "doubling_mean_nats": 0.05, "ic_sd": 6.0,
+        "spearman_expected": 0.87, "n_frames": 24, "n_recordings": 3, "n_skipped": 0, "skipped": [],
+    }  # fmt: skip
+    files = {"audit.csv": "\n".join([head, *rows, ""]).encode(), "definitions.csv": "\n".join(pairs).encode()}
+    ledger.finish(cell, files, metrics)
 
 
 def _eeg(

@@ -190,6 +190,42 @@ def test_an_audit_adds_its_cells_alone(tmp_path: Path) -> None:
     assert added(after, more_levels)["causal_audit"] == variants * roles
 
 
+def test_an_audit_of_the_solver_adds_its_cells_alone(tmp_path: Path) -> None:
+    before = graph(tmp_path, "demo")
+    after = graph(tmp_path, "demo", "solver_audit={n_draws: 3}")
+    variants, levels, roles = 4, 6, 2
+    assert added(before, after) == {"solver_audit": variants * levels * roles}
+    assert not removed(before, after)
+    assert any("solver_audit: left out (solver_audit: null)" in note for note in before.notes)
+    assert not any("solver_audit" in note for note in after.notes)
+    first = next(cell for cell in after if cell.stage == "solver_audit" and cell.labels["noise_level"] == "0.2")
+    assert set(first.inputs) == {"flow", "latents"}
+    assert first.config["frames_per_recording"] == 8
+    assert first.config["surprisal"] == first.config["definitions"]["expectation"]
+    assert first.config["definitions"]["expected"]["n_draws"] == 3
+    more = graph(tmp_path, "demo", "solver_audit={n_draws: 3}", "surprisal.noise_levels=[0.0, 0.2, 0.4, 0.6, 0.8]")
+    assert not added(after, more)["solver_audit"]
+    assert removed(after, more)["solver_audit"] == variants * roles
+
+
+def test_definitions_are_compared_where_they_are_asked_for(tmp_path: Path) -> None:
+    def definitions(*overrides: str) -> list[dict[str, object]]:
+        planned = graph(tmp_path, "demo", *overrides)
+        return [dict(cell.config["definitions"]) for cell in planned if cell.stage == "solver_audit"]
+
+    assert set(map(len, definitions("solver_audit={}"))) == {4}
+    assert not any(definitions("solver_audit={definitions: false}"))
+    (clean, *_) = definitions("solver_audit={}", "surprisal.context=clean", "surprisal.noise_levels=[0.4]")
+    assert not any("context" in settings for settings in clean.values() if isinstance(settings, dict))
+
+
+def test_given_probes_have_no_audit_of_the_solver(tmp_path: Path) -> None:
+    given = "surprisal={noise_levels: [0.4], solver: euler, probes: {path: probes.npy, sha256: s}}"
+    planned = graph(tmp_path, "demo", "solver_audit={}", given)
+    assert not any(cell.stage == "solver_audit" for cell in planned)
+    assert any("its probes are given" in note for note in planned.notes)
+
+
 def test_context_dropout_is_a_key_added_later(tmp_path: Path) -> None:
     flows = {cell.signature for cell in graph(tmp_path, "golden") if cell.stage == "flow"}
     for override in ("flow.context_dropout=0.1", "flow.precision=bfloat16"):

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.planner_eeg import reduce
-from orchestrator.report import build
+from orchestrator.report import build, solver_audit
 from orchestrator.report.figures import pitch_correlation, style
 from orchestrator.report.gathering import gather
 from orchestrator.report.headline import headline
@@ -197,6 +197,79 @@ def test_what_older_cells_do_not_state_is_blank(metrics, cells, share):
     assert list(csv.DictReader(text.splitlines()))[1]["error_over_sd"] == ("" if not share else "0.0")
     assert "nan" not in text
     assert warning(precisions(results)) == ""
+
+
+def _audited(*levels: float, **options: object) -> tuple[Graph, made_up_study.FakeLedger]:
+    return made_up_study.make(("layernorm",), {"none": ("none", 0.0)}, eeg=False, audited=levels, **options)
+
+
+def test_the_audit_of_the_solver_is_shown_with_its_degenerate_level_marked(tmp_path):
+    report = build(*_audited(*made_up_study.LEVELS), "demo", tmp_path)
+    rows = solver_audit.rows(report.results)
+    assert len(rows) == len(made_up_study.LEVELS)
+    assert rows[0][:3] == ("layernorm none", "melodies", "0*")
+    assert rows[1][2:] == (
+        *("0.2", "+0.920 ± 0.010", "+0.940", "1", "-0.1", "0.180", "0.5", "+0.05", "6", "24"),
+    )  # fmt: skip
+    console = [line.split() for line in report.text.splitlines()]
+    assert ["layernorm", "none", "melodies", *["0.920"] * 5] in console
+    assert "s=0*" in report.text
+    assert solver_audit.NOTE in report.text
+    page = (tmp_path / "report.html").read_text()
+    assert "How far IC can be relied on (solver audit)" in page
+    assert "<td>0*</td><td>+0.920 ± 0.010</td>" in page
+    assert "IC was computed with two other seeds" in page
+    assert "and by each of its four definitions." in page
+    table = list(csv.DictReader((tmp_path / "tables/solver_audit.csv").read_text().splitlines()))
+    assert [row["noise_level"] for row in table] == [repr(level) for level in made_up_study.LEVELS]
+    assert (table[1]["reliability_pooled"], table[1]["rmse_nats"], table[1]["n_recordings"]) == ("0.94", "1.0", "3")
+    recordings = list(csv.DictReader((tmp_path / "tables/solver_audit_recordings.csv").read_text().splitlines()))
+    assert len(recordings) == 3 * len(rows)
+
+
+def test_definitions_are_compared_both_ways(tmp_path):
+    report = build(*_audited(0.0, 0.2), "demo", tmp_path)
+    header, rows = solver_audit.definition_rows(report.results)
+    assert header == ("variant", "recordings", "s", "definition", "expectation", "expected")
+    assert rows[0] == ("layernorm none", "melodies", "0*", "expectation", "1", "0.870")
+    assert rows[3] == ("layernorm none", "melodies", "0.2", "expected", "0.870", "1")
+    assert "Ranks by the definitions of IC" in (tmp_path / "report.html").read_text()
+    (first, _) = csv.DictReader((tmp_path / "tables/definitions.csv").read_text().splitlines())
+    assert first == {
+        "variant": "layernorm none",
+        "noise_level": "0.0",
+        "role": "melodies",
+        "definition_a": "expectation",
+        "definition_b": "expected",
+        "spearman": "0.87",
+        "spearman_pooled": "0.89",
+    }
+
+
+def test_measured_errors_stand_for_estimated_ones(tmp_path):
+    """Estimated: .04 .075 .133 .25 .6 of IC's SD at the five levels. Measured: .08 .18 .28 .38 .48."""
+    every = gather(*_audited(*made_up_study.LEVELS), "demo")
+    header, rows = error_rows(every)
+    assert header[0] == "solver error / SD of IC, measured"
+    assert rows == [("layernorm none", "melodies", "0.080", "0.180", "0.280", "0.380", "0.480")]
+    sentence = warning(precisions(every))
+    assert sentence.startswith(
+        "The solver's error is more than 0.3 of IC's SD at s = 0.6, 0.8 of layernorm none (melodies, measured): "
+    )
+    mixed = gather(*_audited(0.6), "demo")
+    header, rows = error_rows(mixed)
+    assert header[0] == "solver error / SD of IC, measured (~ estimated)"
+    assert rows == [("layernorm none", "melodies", "~0.040", "~0.075", "~0.133", "0.380", "~0.600")]
+    sentence = warning(precisions(mixed))
+    assert "s = 0.8 of layernorm none (melodies)" in sentence
+    assert "s = 0.6 of layernorm none (melodies, measured)" in sentence
+
+
+def test_a_study_without_an_audit_of_the_solver_says_nothing_of_it(built):
+    report, folder = built
+    assert "reliability of IC" not in report.text
+    assert "solver audit" not in (folder / "report.html").read_text()
+    assert solver_audit.rows(report.results) == []
 
 
 def _said_of_surprisal(*configs: dict[str, object], **metrics: float) -> str:

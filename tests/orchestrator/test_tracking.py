@@ -666,3 +666,13 @@ def test_drain_waits_while_there_is_headway_and_gives_up_after_its_time():
     background.do(lambda _: time.sleep(0.2))
     background.do(lambda _: time.sleep(0.2))
     assert not background.drain(10, 0.05)
+
+
+def test_the_audit_of_the_solver_has_curves_over_noise_level(tmp_path):
+    arms, levels = {"none": ("none", 0.0)}, made_up_study.LEVELS
+    graph, ledger = made_up_study.make(("layernorm",), arms, eeg=False, audited=levels)
+    curves = mirror.by_level(build(graph, ledger, "demo", tmp_path), "layernorm none")
+    assert curves["ic_reliability_melodies"] == dict.fromkeys((round(1000 * s) for s in levels), 0.92)
+    assert curves["ic_doubling_nats_melodies"] == dict.fromkeys((round(1000 * s) for s in levels), 0.5)
+    assert curves["solver_rmse_nats_melodies"] == {round(1000 * s): 0.8 + s for s in levels}
+    assert curves["solver_rmse_over_sd_melodies"] == {round(1000 * s): 0.08 + s / 2 for s in levels}
