@@ -84,7 +84,7 @@ class Surprisal:
             )
         skipped = list(self.skipped)
         with torch.inference_mode():
-            probes = given_probes(config, self.flow.latent_dim, context)
+            probes = read_probes(config, self.flow.latent_dim, context)
             recordings, without = self.with_probes(probes)
             skipped += without
             ic = InformationContent(self.flow, self.window, config, cell.signature, probes)
@@ -153,7 +153,7 @@ def _check_sizes(latent_dim: int, recordings: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def given_probes(config: SurprisalCell, dim: int, context: Context) -> np.ndarray | None:
+def read_probes(config: SurprisalCell, dim: int, context: Context) -> np.ndarray | None:
     """The probes that a file holds, ``(P, D)`` or ``(P, frames - 1, D)``, when they are those that were asked for.
 
     Raises

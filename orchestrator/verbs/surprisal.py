@@ -71,7 +71,7 @@ def surprisal(wish: Wish, ledger_root: str) -> int:
             raise UsageError(f"{option} {value!r}: allowed: {', '.join(get_args(allowed))}")
     levels = _levels(wish.noise_levels)
     ledger = open_ledger(ledger_root)
-    probes = given_probes(wish.solved.get("probes"), ledger.storage)
+    probes = probes_by_content(wish.solved.get("probes"), ledger.storage)
     settings = _settings(list(levels.values()), {**wish.solved, "probes": probes})
     model = find_model(ledger, wish.model, wish.autoencoder)
     files, unreadable = _found(ledger.storage, wish.files)
@@ -102,7 +102,7 @@ def _levels(text: str) -> dict[str, float]:
     return levels
 
 
-def given_probes(value: str | int | None, storage: Storage) -> str | int | dict[str, str] | None:
+def probes_by_content(value: str | int | None, storage: Storage) -> str | int | dict[str, str] | None:
     """What ``--probes`` means to the config: a word as it is, a file by its place and content.
 
     Raises

@@ -30,7 +30,7 @@ from orchestrator.reasons import Reason
 from orchestrator.signature import sign
 from orchestrator.stages import STAGES
 from orchestrator.storage import Storage
-from orchestrator.verbs.surprisal import OPTIONS, chains, given_probes
+from orchestrator.verbs.surprisal import OPTIONS, chains, probes_by_content
 from tasks.autoencoder.codec import Codec
 from tasks.autoencoder.config import ARCHITECTURES
 from tasks.autoencoder.network import Autoencoder
@@ -409,14 +409,14 @@ def test_every_word_of_the_config_is_offered_and_every_key_has_an_option() -> No
 def test_given_probes_are_known_by_their_content(house: House) -> None:
     path, storage = house.folder / "probes.npy", house.ledger.storage
     np.save(path, np.ones((4, 64)))
-    first = given_probes(str(path), storage)
+    first = probes_by_content(str(path), storage)
     np.save(path, -np.ones((4, 64)))
-    second = given_probes(str(path), storage)
+    second = probes_by_content(str(path), storage)
     assert isinstance(first, dict)
     assert isinstance(second, dict)
     assert first["path"] == second["path"] == str(path)
     assert first["sha256"] != second["sha256"]
-    assert (given_probes("exact", storage), given_probes(None, storage)) == ("exact", None)
+    assert (probes_by_content("exact", storage), probes_by_content(None, storage)) == ("exact", None)
 
 
 def test_a_model_of_other_latents_is_refused(house: House) -> None:
