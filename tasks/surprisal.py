@@ -84,7 +84,7 @@ class Surprisal:
             )
         skipped = list(self.skipped)
         with torch.inference_mode():
-            probes = read_probes(config, self.flow.latent_dim, context)
+            probes = read_probes(config, cell.places.get("probes"), self.flow.latent_dim, context)
             recordings, without = self.with_probes(probes)
             skipped += without
             ic = InformationContent(self.flow, self.window, config, cell.signature, probes)
@@ -153,19 +153,25 @@ def _check_sizes(latent_dim: int, recordings: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def read_probes(config: SurprisalCell, dim: int, context: Context) -> np.ndarray | None:
-    """The probes that a file holds, ``(P, D)`` or ``(P, frames - 1, D)``, when they are those that were asked for.
+def read_probes(config: SurprisalCell, path: str | None, dim: int, context: Context) -> np.ndarray | None:
+    """The probes that the file at `path` holds, ``(P, D)`` or ``(P, frames - 1, D)``; None where no file is asked for.
 
     Raises
     ------
     TaskError
-        The file holds others, or no such array.
+        The file can't be opened, or holds others than were asked for, or no such array.
     """
     if not isinstance(config.probes, ProbeFile):
         return None
-    path = config.probes.path
-    with context.open_file(path) as stream:
-        data = stream.read()
+    assert path is not None, "the cell names a file of probes, and not where it lies"
+    try:
+        with context.open_file(path) as stream:
+            data = stream.read()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TaskError(
+            f"{path}: the probes can't be read ({reason}). Restore the file, or give its new path"
+        ) from error
     if hashlib.sha256(data).hexdigest() != config.probes.sha256:
         raise TaskError(f"{path}: not the probes that were asked for (its sha256 has changed)")
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Any
 
 from orchestrator.report.results import Results
@@ -99,7 +98,7 @@ def _contexts(results: Results) -> list[str]:
 def _probes(results: Results) -> list[str]:
     """Probes that were not drawn: none, as the divergence was exact, or those of a file."""
     return [
-        f"probes given in {PurePath(str(found['path'])).name} (sha256 {str(found['sha256'])[:12]})"
+        f"probes given in a file (sha256 {str(found['sha256'])[:12]})"
         if isinstance(found, Mapping)
         else f"{found} divergence"
         for found in _values(results, "surprisal", "probes")

@@ -75,6 +75,19 @@ def test_a_key_that_came_later_changes_nothing_until_it_is_set(tmp_path: Path) -
     assert "surprisal" not in changed
 
 
+def test_probes_are_signed_by_their_content_wherever_they_lie(tmp_path: Path) -> None:
+    def with_probes(path: str, sha256: str) -> Graph:
+        given = f"surprisal.probes={{path: {path}, sha256: {sha256}}}"
+        return graph(tmp_path, "golden", "surprisal.n_probes=null", given)
+
+    here, there, other = with_probes("here.npy", "a"), with_probes("there.npy", "a"), with_probes("here.npy", "b")
+    assert here.cells.keys() == there.cells.keys()
+    assert added(here, other)["surprisal"] == sum(cell.stage == "surprisal" for cell in here)
+    placed = [(cell.places, cell.config["probes"]) for cell in there if cell.stage == "surprisal"]
+    assert placed == [({"probes": "there.npy"}, {"sha256": "a"})] * len(placed)
+    assert not any(cell.places for cell in there if cell.stage != "surprisal")
+
+
 def test_a_noise_level_adds_only_that_level(tmp_path: Path) -> None:
     before = graph(tmp_path, "demo")
     after = graph(tmp_path, "demo", "surprisal.noise_levels=[0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9]")

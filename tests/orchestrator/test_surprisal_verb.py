@@ -419,6 +419,23 @@ def test_given_probes_are_known_by_their_content(house: House) -> None:
     assert (probes_by_content("exact", storage), probes_by_content(None, storage)) == ("exact", None)
 
 
+def test_the_same_probes_at_another_path_are_the_same_cell(house: House) -> None:
+    house.sound("a.wav", music(1.2))
+    first, second = house.folder / "probes.npy", house.folder / "elsewhere.npy"
+    np.save(first, np.ones((2, 64), dtype=np.float32))
+    words = ("a.wav", "--solver", "euler", "--n-steps", "2", "--probes")
+    assert house.surprisal(*words, str(first)).exit_code == 0
+    first.rename(second)
+    again = house.surprisal(*words, str(second), out="again")
+    assert again.exit_code == 0, again.output
+    assert re.search(r"0 computed, 5 cached", again.output), again.output
+    assert house.about("again/a.json")["cells"] == house.about("out/a.json")["cells"]
+    assert house.about("out/a.json")["probes"].keys() == {"sha256"}
+    np.save(second, -np.ones((2, 64), dtype=np.float32))
+    others = house.surprisal(*words, str(second), out="others")
+    assert re.search(r"1 computed, 4 cached", others.output), others.output
+
+
 def test_a_model_of_other_latents_is_refused(house: House) -> None:
     house.sound("a.wav", music(1.2))
     other = write(house.folder / "other.pt", checkpoint(Sizes(latent_dim=16)))

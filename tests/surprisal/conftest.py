@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,14 @@ class Inputs:
     latents: Artefact
     frames: Mapping[str, np.ndarray]
 
-    def cell(self, out_dir: Path, level: float, latents: Artefact | None = None, **changes: int) -> Cell:
+    def cell(
+        self,
+        out_dir: Path,
+        level: float,
+        latents: Artefact | None = None,
+        places: Mapping[str, str] | None = None,
+        **changes: Any,
+    ) -> Cell:
         out_dir.mkdir(parents=True)
         config = {
             "noise_level": level,
@@ -70,7 +78,7 @@ class Inputs:
             **changes,
         }
         inputs = {"flow": self.flow, "latents": latents or self.latents}
-        return Cell(f"signature of {level}", "surprisal", config, inputs, out_dir)
+        return Cell(f"signature of {level}", "surprisal", config, inputs, out_dir, places or {})
 
 
 @pytest.fixture(scope="session")
