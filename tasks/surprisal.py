@@ -23,7 +23,7 @@ from tasks.config import ProbeFile, SurprisalCell
 from tasks.contract import Artefact, Cell, Context, Result, Stopped, TaskError
 from tasks.flow.crops import read_latents
 from tasks.flow.information import InformationContent
-from tasks.flow.network import default_device, read_flow
+from tasks.flow.network import Flow, default_device, read_flow
 from tasks.ic import FRAME_SAMPLES, SAMPLE_RATE_HZ
 
 
@@ -57,9 +57,9 @@ class Surprisal:
     def __init__(self, flow: Artefact, latents: Artefact) -> None:
         model, self.window = read_flow(flow)
         self.flow = model.to(default_device())
-        self.recordings, self.skipped = read_latents(latents)
+        self.recordings, self.skipped = read_latents(latents, model.project)
         self.about: dict[str, dict[str, int]] = json.loads(latents.read_bytes("latents.json"))
-        _check_sizes(self.flow.latent_dim, self.recordings)
+        _check_sizes(self.flow, self.recordings)
 
     def with_probes(self, probes: np.ndarray | None) -> tuple[Mapping[str, np.ndarray], list[str]]:
         """The recordings that given probes are for, and a sentence on each of the others."""
@@ -142,13 +142,14 @@ class Surprisal:
         return Result(cell.signature, metrics=metrics)
 
 
-def _check_sizes(latent_dim: int, recordings: Mapping[str, np.ndarray]) -> None:
+def _check_sizes(flow: Flow, recordings: Mapping[str, np.ndarray]) -> None:
     """Refuse latents of another size than the flow's."""
     name = next(iter(recordings), None)
-    width = recordings[name].shape[1] if name is not None else latent_dim
-    if width != latent_dim:
+    width = recordings[name].shape[1] if name is not None else flow.latent_dim
+    if width != flow.latent_dim:
+        channels, theirs = flow.latent_dim + flow.project, width + flow.project
         raise TaskError(
-            f"the flow predicts latents of {latent_dim} channels, and these have {width}: it was trained on another "
+            f"the flow predicts latents of {channels} channels, and these have {theirs}: it was trained on another "
             "autoencoder's; use the autoencoder that it was trained with"
         )
 

@@ -65,10 +65,16 @@ def corpus_of(folder: Path, audio: Mapping[str, np.ndarray]) -> Artefact:
     return Artefact("corpus", "corpus", {}, {}, lambda name: (folder / name).open("rb"))
 
 
+def centred(audio: np.ndarray) -> np.ndarray:
+    """The causal ones, with zero mean over channels."""
+    frames = causal(audio)
+    return frames - frames.mean(1, keepdims=True)
+
+
 class World:
     """Recordings, their latents by one encoder, and a flow trained on them."""
 
-    def __init__(self, folder: Path, encode: Encode) -> None:
+    def __init__(self, folder: Path, encode: Encode, project: bool = False) -> None:
         folder.mkdir()
         self.folder = folder
         self.corpus = corpus_of(folder / "corpus", {f"r{k}": drifting(k) for k in range(3)})
@@ -88,6 +94,7 @@ class World:
             learning_rate=3e-3,
             warmup_steps=10,
             ema_decay=0.9,
+            project=project,
         )
         (folder / "flow").mkdir()
         inputs = {"train": self.latents, "validation": self.latents}
@@ -107,7 +114,8 @@ class World:
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, World]:
     root = tmp_path_factory.mktemp("audit")
-    return {encode.__name__: World(root / encode.__name__, encode) for encode in (causal, leaking)}
+    encoders = (causal, leaking, centred)
+    return {encode.__name__: World(root / encode.__name__, encode, encode is centred) for encode in encoders}
 
 
 @pytest.fixture
@@ -127,9 +135,11 @@ def audit(monkeypatch: pytest.MonkeyPatch, worlds: dict[str, World]) -> Callable
     return metrics
 
 
-def test_a_causal_encoder_is_cleared(tmp_path: Path, worlds: dict[str, World], audit: Any) -> None:
+@pytest.mark.parametrize("encode", [causal, centred], ids=["64 channels", "63 coordinates"])
+def test_a_causal_encoder_is_cleared(tmp_path: Path, worlds: dict[str, World], audit: Any, encode: Encode) -> None:
     levels = (0.0, 0.3, 0.9)
-    found = audit(causal, [worlds["causal"].cell(tmp_path / f"{level}", level) for level in levels])
+    world = worlds[encode.__name__]
+    found = audit(encode, [world.cell(tmp_path / f"{level}", level) for level in levels])
     for metrics in found:
         assert metrics["spearman_mean"] == pytest.approx(1)
         assert metrics["change_mean"] == pytest.approx(0, abs=1e-3)

@@ -19,10 +19,11 @@ import soundfile
 import torch
 from published_checkpoint import Sizes, checkpoint, write
 from pyarrow import parquet
+from safetensors.numpy import load
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
-from orchestrator.graph import CellSpec
+from orchestrator.graph import CellSpec, Graph
 from orchestrator.ic_files import Level
 from orchestrator.ledger import Ledger
 from orchestrator.models import Model
@@ -30,11 +31,16 @@ from orchestrator.reasons import Reason
 from orchestrator.signature import sign
 from orchestrator.stages import STAGES
 from orchestrator.storage import Storage
+from orchestrator.study import Execution, run_study
 from orchestrator.verbs.surprisal import OPTIONS, chains, probes_by_content
 from tasks.autoencoder.codec import Codec
 from tasks.autoencoder.config import ARCHITECTURES
 from tasks.autoencoder.network import Autoencoder
-from tasks.config import SurprisalConfig
+from tasks.config import SurprisalCell, SurprisalConfig
+from tasks.flow.config import FlowConfig
+from tasks.flow.hyperplane import projected
+from tasks.flow.information import InformationContent
+from tasks.flow.network import read_flow
 from tasks.ic import IcSeries
 
 torch.set_num_threads(1)
@@ -443,6 +449,52 @@ def test_a_model_of_other_latents_is_refused(house: House) -> None:
     assert (result.exit_code, result.output.count("\n")) == (2, 1)
     assert "models latents of 16 channels" in result.stderr
     assert f"ae made up ({house.codec.signature[:12]}) makes 64" in result.stderr
+
+
+# A flow of 63 coordinates
+
+
+def projected_flow(house: House, name: str) -> str:
+    """The signature of one trained on the latents that the ledger has of the recording `name`."""
+    assert house.surprisal(name, *EXACT, out="for its latents").exit_code == 0
+    (latents,) = house.ledger.signatures("latents")
+    sizes = {"size": "tiny", "steps": 5, "batch_size": 2, "sequence_frames": 8, "warmup_steps": 1}
+    config = {"seed": 0, "flow": FlowConfig.model_validate({**sizes, "project": True}).signed()}
+    inputs = {"train": latents, "validation": latents}
+    cells = {latents: CellSpec("latents", "latents", house.ledger.config("latents", latents)["config"], {}, latents)}
+    signature = sign("flow", STAGES["flow"].version, config, inputs)
+    cells[signature] = CellSpec("flow", "flow projected", config, inputs, signature)
+    assert run_study(Graph(cells), house.ledger, Execution(inline=True)).exit_code == 0
+    return signature
+
+
+def test_a_projected_flow_has_the_ic_of_63_coordinates(house: House) -> None:
+    house.sound("a.wav", music(1.6))
+    signature = projected_flow(house, "a.wav")
+    levels = ("--noise-levels", "0.3,1")
+    result = house.surprisal("a.wav", *levels, *EXACT, "--autoencoder", house.codec.signature, model=signature[:12])
+    assert result.exit_code == 0, result.output
+    _, table = house.table("out/a.csv")
+    assert np.allclose(table[1:, 2], 31.5 * math.log(2 * math.pi))
+    (latents,) = house.ledger.signatures("latents")
+    stored = load(house.ledger.artefact("latents", latents, None).read_bytes("latents.safetensors"))
+    (frames,) = stored.values()
+    assert frames.shape[1] == 64
+    flow, window = read_flow(house.ledger.artefact("flow", signature, None))
+    cell = SurprisalConfig(solver="euler", n_steps=3, probes="exact").cell(0.3)
+    with torch.inference_mode():
+        by_hand = InformationContent(flow, window, SurprisalCell.model_validate(cell), "any")
+        assert np.allclose(by_hand.of({"a": projected(frames)})["a"], table[:, 1], rtol=1e-6, equal_nan=True)
+
+
+def test_an_imported_model_is_never_projected(house: House) -> None:
+    house.sound("a.wav", music(1.2))
+    narrow = write(house.folder / "narrow.pt", checkpoint(Sizes(latent_dim=63)))
+    result = house.surprisal("a.wav", model=str(narrow))
+    assert (result.exit_code, result.output.count("\n")) == (2, 1)
+    assert "models latents of 63 channels" in result.stderr
+    assert house.surprisal("a.wav", "--noise-levels", "1", *EXACT).exit_code == 0
+    assert np.allclose(house.table("out/a.csv")[1][1:, 1], 32 * math.log(2 * math.pi))
 
 
 # Imported weights
