@@ -13,17 +13,15 @@ import numpy as np
 import pytest
 import soundfile
 from safetensors.numpy import save_file
+from tiny_flow import tiny_flow
 
 import tasks.causal_audit
 from tasks.audio.spectrum import n_latents
 from tasks.causal_audit import COLUMNS, TAIL_FRAMES, encode_again, run
 from tasks.config import SurprisalConfig
 from tasks.contract import Artefact, Cell, Context, Stopped
-from tasks.flow.config import FlowConfig
-from tasks.flow.training import run as train
 
 HOP, OVERHANG = 4096, 1536
-WINDOW = 16
 SECONDS = 12
 LEAD = 5_000
 Encode = Callable[[np.ndarray], np.ndarray]
@@ -86,21 +84,7 @@ class World:
         save_file(latents, folder / "latents.safetensors")
         (folder / "latents.json").write_text(json.dumps(about))
         self.latents = Artefact("latents", "latents", {}, {}, lambda name: (folder / name).open("rb"))
-        config = FlowConfig(
-            size="tiny",
-            steps=80,
-            batch_size=8,
-            sequence_frames=WINDOW,
-            learning_rate=3e-3,
-            warmup_steps=10,
-            ema_decay=0.9,
-            project=project,
-        )
-        (folder / "flow").mkdir()
-        inputs = {"train": self.latents, "validation": self.latents}
-        (result,) = train([Cell("f", "flow", {"seed": 0, "flow": config.signed()}, inputs, folder / "flow")], Context())
-        assert result.failure is None
-        self.flow = Artefact("flow", "flow", {}, {}, lambda name: (folder / "flow" / name).open("rb"))
+        self.flow = tiny_flow(folder / "flow", self.latents, project=project)
 
     def cell(self, out_dir: Path, level: float, frames_per_recording: int = 24, seed: int = 0) -> Cell:
         out_dir.mkdir(parents=True)
