@@ -44,6 +44,15 @@ class Science(Config):
     eeg: EegConfig | None = None
 
     @model_validator(mode="after")
+    def _only_a_hyperplane_is_projected(self) -> Science:
+        if self.flow.project and self.autoencoder.bottleneck != "layernorm":
+            raise ValueError(
+                f"flow.project: latents behind {self.autoencoder.bottleneck} fill all channels, and only those of "
+                "autoencoder.bottleneck layernorm lie in a hyperplane; set flow.project: false, or that bottleneck"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _eeg_has_stimuli(self) -> Science:
         stimuli = self.data.stimuli
         if self.eeg is not None and stimuli is None:

@@ -12,6 +12,7 @@ class CellSpec:
     """One cell as it is planned: what it is called, what decides its result, and whose results it reads.
 
     `labels` (variant, noise_level, subject, role, model, block, ...) are for people and for grouping: not hashed.
+    `places` says where the files lie that the config names by their content alone: not hashed either.
     `missing` names the data that is not there yet: such a cell is planned, and blocked.
     """
 
@@ -22,6 +23,7 @@ class CellSpec:
     signature: str
     labels: Mapping[str, str] = field(default_factory=dict)
     missing: str | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parents(self) -> tuple[str, ...]:

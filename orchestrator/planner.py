@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.experiment import Experiment, Science
@@ -35,15 +36,17 @@ class Builder:
         inputs: Inputs | None = None,
         labels: Mapping[str, str] | None = None,
         missing: str | None = None,
+        places: Mapping[str, str] | None = None,
     ) -> str:
         """Plan one cell; returns its signature."""
         inputs = inputs or {}
         signature = sign(stage, STAGES[stage].version, config, inputs)
         if signature not in self.cells:
-            cell = CellSpec(stage, name, canonical(config), dict(inputs), signature, dict(labels or {}), missing)
+            there = dict(places or {})
+            cell = CellSpec(stage, name, canonical(config), dict(inputs), signature, dict(labels or {}), missing, there)
             waits = [self.cells[parent].missing for parent in cell.parents if self.cells[parent].missing]
             if missing is None and waits:
-                cell = CellSpec(stage, name, cell.config, cell.inputs, signature, cell.labels, waits[0])
+                cell = replace(cell, missing=waits[0])
             self.cells[signature] = cell
         return signature
 
@@ -211,6 +214,7 @@ def _plan_surprisal(builder: Builder, variant: str, science: Science, role: str,
             settings.cell(level),
             {"flow": made["flow"], "latents": made[f"latents {role}"]},
             {"variant": variant, "role": role, "noise_level": repr(level)},
+            places=settings.places,
         )
 
 

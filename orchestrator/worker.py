@@ -155,7 +155,7 @@ class _Task:
                     raise
                 self._fail(attempt, spec.signature, error)
                 continue
-            cell = Cell(spec.signature, spec.stage, spec.config, inputs, attempt.out_dir)
+            cell = Cell(spec.signature, spec.stage, spec.config, inputs, attempt.out_dir, spec.places)
             self._open[spec.signature] = (attempt, cell)
 
     def _compute(self, run: Run, signatures: list[str]) -> bool:

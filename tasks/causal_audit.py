@@ -29,6 +29,7 @@ from tasks.autoencoder.codec import load
 from tasks.config import CausalAuditConfig, ProbeFile, SurprisalCell
 from tasks.contract import Artefact, Cell, Context, Result, Stopped, TaskError
 from tasks.flow.crops import read_latents
+from tasks.flow.hyperplane import projected
 from tasks.flow.information import InformationContent
 from tasks.flow.network import default_device, read_flow
 from tasks.flow.tails import Tail, contexts_after
@@ -129,8 +130,10 @@ class Audit:
         self.flow = model.to(self.device)
         config = CausalAuditConfig.of_signed(cell.config["audit"])
         encode = load(cell.input("autoencoder")).encode
+        project = self.flow.project
+        as_read: Encode = (lambda audio: projected(encode(audio))) if project else encode
         self.audited, self.skipped = audited_frames(
-            encode, cell.input("latents"), cell.input("corpus"), config, int(cell.config["seed"]), context
+            as_read, cell.input("latents"), cell.input("corpus"), config, int(cell.config["seed"]), context, project
         )
 
     @torch.inference_mode()
@@ -179,13 +182,20 @@ class Audit:
 
 
 def audited_frames(
-    encode: Encode, latents: Artefact, corpus: Artefact, config: CausalAuditConfig, seed: int, context: Context
+    encode: Encode,
+    latents: Artefact,
+    corpus: Artefact,
+    config: CausalAuditConfig,
+    seed: int,
+    context: Context,
+    project: bool = False,
 ) -> tuple[dict[str, Audited], list[str]]:
     """Frames drawn from every recording, encoded again; and sentences on the recordings left out.
 
-    Which frames depends on the seed and the recording, so that all levels and variants of a study audit the same.
+    Which frames depends on the seed and the recording, so that all levels and variants of a study audit the same. With
+    `project` the stored latents are read as coordinates in the hyperplane, which `encode` has to give too.
     """
-    stored, skipped = read_latents(latents)
+    stored, skipped = read_latents(latents, project)
     about = json.loads(latents.read_bytes("latents.json"))
     found: dict[str, Audited] = {}
     for recording in recordings(corpus):

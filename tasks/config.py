@@ -81,10 +81,18 @@ PRESETS: dict[Solver, dict[str, int]] = {
 
 
 class ProbeFile(Config):
-    """Probes from a .npy file: ``(P, D)`` for every frame, or ``(P, T - 1, D)`` for the frames of one recording."""
+    """Probes from a .npy file: ``(P, D)`` for every frame, or ``(P, T - 1, D)`` for the frames of one recording.
+
+    It is known by its content, wherever it lies.
+    """
+
+    sha256: str
+
+
+class PlacedProbeFile(ProbeFile):
+    """A file of probes as it is asked for: with the path at which it lies now, which decides no result."""
 
     path: str
-    sha256: str
 
 
 class SurprisalSettings(Config):
@@ -110,7 +118,7 @@ class SurprisalSettings(Config):
     n_steps: int | None = Field(None, ge=1)
     n_nodes: int | None = Field(None, ge=1, le=256)
     n_probes: int | None = Field(None, ge=1)
-    probes: Literal["drawn", "exact"] | ProbeFile = "drawn"
+    probes: Literal["drawn", "exact"] | PlacedProbeFile = "drawn"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -153,7 +161,8 @@ class SurprisalConfig(SurprisalSettings):
         """The config of the cell of one level: what was asked for and what the solver adds, without what can't matter.
 
         ``exact`` is the quadrature with other sizes. What all cells once had is always there (definition, solver); what
-        came later is left out where it says what was meant before.
+        came later is left out where it says what was meant before. A file of probes is named by its content: `places`
+        says where it lies.
         """
         euler = self.solver == "euler"
         keys: dict[str, Any] = {"noise_level": level, "definition": self.definition}
@@ -168,8 +177,13 @@ class SurprisalConfig(SurprisalSettings):
         if self.context == "none" or (self.context == "clean" and told_apart):
             keys["context"] = self.context
         if self.probes != "drawn":
-            keys["probes"] = self.probes.model_dump(mode="json") if isinstance(self.probes, ProbeFile) else self.probes
+            keys["probes"] = {"sha256": self.probes.sha256} if isinstance(self.probes, ProbeFile) else self.probes
         return keys
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where the files lie that a cell's config names by their content alone, by key."""
+        return {"probes": self.probes.path} if isinstance(self.probes, PlacedProbeFile) else {}
 
 
 class ReconstructionConfig(Config):

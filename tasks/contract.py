@@ -40,13 +40,17 @@ Input = Artefact | tuple[Artefact, ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """One unit of work: a config of JSON values, its inputs by role, and the empty folder for its files."""
+    """One unit of work: a config of JSON values, its inputs by role, and the empty folder for its files.
+
+    `places` are paths or URLs of files outside the ledger that the config names by their content alone, by key.
+    """
 
     signature: str
     stage: str
     config: Mapping[str, Any]
     inputs: Mapping[str, Input]
     out_dir: Path
+    places: Mapping[str, str] = field(default_factory=dict)
 
     def input(self, role: str) -> Artefact:
         """The single artefact in `role`."""

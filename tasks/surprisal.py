@@ -23,7 +23,7 @@ from tasks.config import ProbeFile, SurprisalCell
 from tasks.contract import Artefact, Cell, Context, Result, Stopped, TaskError
 from tasks.flow.crops import read_latents
 from tasks.flow.information import InformationContent
-from tasks.flow.network import default_device, read_flow
+from tasks.flow.network import Flow, default_device, read_flow
 from tasks.ic import FRAME_SAMPLES, SAMPLE_RATE_HZ
 
 
@@ -57,9 +57,9 @@ class Surprisal:
     def __init__(self, flow: Artefact, latents: Artefact) -> None:
         model, self.window = read_flow(flow)
         self.flow = model.to(default_device())
-        self.recordings, self.skipped = read_latents(latents)
+        self.recordings, self.skipped = read_latents(latents, model.project)
         self.about: dict[str, dict[str, int]] = json.loads(latents.read_bytes("latents.json"))
-        _check_sizes(self.flow.latent_dim, self.recordings)
+        _check_sizes(self.flow, self.recordings)
 
     def with_probes(self, probes: np.ndarray | None) -> tuple[Mapping[str, np.ndarray], list[str]]:
         """The recordings that given probes are for, and a sentence on each of the others."""
@@ -84,7 +84,7 @@ class Surprisal:
             )
         skipped = list(self.skipped)
         with torch.inference_mode():
-            probes = given_probes(config, self.flow.latent_dim, context)
+            probes = read_probes(config, cell.places.get("probes"), self.flow.latent_dim, context)
             recordings, without = self.with_probes(probes)
             skipped += without
             ic = InformationContent(self.flow, self.window, config, cell.signature, probes)
@@ -142,30 +142,37 @@ class Surprisal:
         return Result(cell.signature, metrics=metrics)
 
 
-def _check_sizes(latent_dim: int, recordings: Mapping[str, np.ndarray]) -> None:
+def _check_sizes(flow: Flow, recordings: Mapping[str, np.ndarray]) -> None:
     """Refuse latents of another size than the flow's."""
     name = next(iter(recordings), None)
-    width = recordings[name].shape[1] if name is not None else latent_dim
-    if width != latent_dim:
+    width = recordings[name].shape[1] if name is not None else flow.latent_dim
+    if width != flow.latent_dim:
+        channels, theirs = flow.latent_dim + flow.project, width + flow.project
         raise TaskError(
-            f"the flow predicts latents of {latent_dim} channels, and these have {width}: it was trained on another "
+            f"the flow predicts latents of {channels} channels, and these have {theirs}: it was trained on another "
             "autoencoder's; use the autoencoder that it was trained with"
         )
 
 
-def given_probes(config: SurprisalCell, dim: int, context: Context) -> np.ndarray | None:
-    """The probes that a file holds, ``(P, D)`` or ``(P, frames - 1, D)``, when they are those that were asked for.
+def read_probes(config: SurprisalCell, path: str | None, dim: int, context: Context) -> np.ndarray | None:
+    """The probes that the file at `path` holds, ``(P, D)`` or ``(P, frames - 1, D)``; None where no file is asked for.
 
     Raises
     ------
     TaskError
-        The file holds others, or no such array.
+        The file can't be opened, or holds others than were asked for, or no such array.
     """
     if not isinstance(config.probes, ProbeFile):
         return None
-    path = config.probes.path
-    with context.open_file(path) as stream:
-        data = stream.read()
+    assert path is not None, "the cell names a file of probes, and not where it lies"
+    try:
+        with context.open_file(path) as stream:
+            data = stream.read()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TaskError(
+            f"{path}: the probes can't be read ({reason}). Restore the file, or give its new path"
+        ) from error
     if hashlib.sha256(data).hexdigest() != config.probes.sha256:
         raise TaskError(f"{path}: not the probes that were asked for (its sha256 has changed)")
     try:

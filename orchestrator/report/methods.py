@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Any
 
 from orchestrator.report.results import Results
@@ -59,13 +58,22 @@ def _models(results: Results) -> str:
         f"latent noise; each arm (latent noise: {', '.join(arms)}) went on from that base for {_list(steps[1])} steps, "
     )
     text += "and a rectified-flow model of its latents was trained for "
-    text += f"{_list(_values(results, 'flow', 'flow', 'steps'))} steps. "
+    text += f"{_list(_values(results, 'flow', 'flow', 'steps'))} steps{_projected(results)}. "
     if len(seeds) == 1:
         return (
             text
             + f"Seed {seeds[0]}: one model each, so differences between variants are not claims about their settings."
         )
     return text + f"Seeds {_list(seeds)}."
+
+
+def _projected(results: Results) -> str:
+    """Which flows model coordinates in a hyperplane, whose IC is that of a dimension less."""
+    flows = [config.get("flow", {}).get("project", False) for config in results.configs.get("flow", ())]
+    if not any(flows):
+        return ""
+    which = "" if all(flows) else "some of them "
+    return f", {which}on coordinates in the hyperplane of zero mean over channels (a dimension less)"
 
 
 def _surprisal(results: Results) -> str:
@@ -100,7 +108,7 @@ def _contexts(results: Results) -> list[str]:
 def _probes(results: Results) -> list[str]:
     """Probes that were not drawn: none, as the divergence was exact, or those of a file."""
     return [
-        f"probes given in {PurePath(str(found['path'])).name} (sha256 {str(found['sha256'])[:12]})"
+        f"probes given in a file (sha256 {str(found['sha256'])[:12]})"
         if isinstance(found, Mapping)
         else f"{found} divergence"
         for found in _values(results, "surprisal", "probes")

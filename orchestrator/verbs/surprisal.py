@@ -71,12 +71,12 @@ def surprisal(wish: Wish, ledger_root: str) -> int:
             raise UsageError(f"{option} {value!r}: allowed: {', '.join(get_args(allowed))}")
     levels = _levels(wish.noise_levels)
     ledger = open_ledger(ledger_root)
-    probes = given_probes(wish.solved.get("probes"), ledger.storage)
+    probes = probes_by_content(wish.solved.get("probes"), ledger.storage)
     settings = _settings(list(levels.values()), {**wish.solved, "probes": probes})
     model = find_model(ledger, wish.model, wish.autoencoder)
     files, unreadable = _found(ledger.storage, wish.files)
     configs = {typed: (level, settings.cell(level)) for typed, level in zip(levels, settings.noise_levels, strict=True)}
-    asked = chains(files, model, configs)
+    asked = chains(files, model, configs, settings.places)
     kind: Format = "parquet" if wish.format == "parquet" else "csv"
     for recording in asked:
         check_replaceable(Path(wish.out), recording.name, kind)
@@ -102,7 +102,7 @@ def _levels(text: str) -> dict[str, float]:
     return levels
 
 
-def given_probes(value: str | int | None, storage: Storage) -> str | int | dict[str, str] | None:
+def probes_by_content(value: str | int | None, storage: Storage) -> str | int | dict[str, str] | None:
     """What ``--probes`` means to the config: a word as it is, a file by its place and content.
 
     Raises
@@ -144,7 +144,12 @@ def _folder(out: str) -> Path:
     return folder
 
 
-def chains(files: Sequence[File], model: Model, configs: Mapping[str, tuple[float, Mapping[str, Any]]]) -> list[Asked]:
+def chains(
+    files: Sequence[File],
+    model: Model,
+    configs: Mapping[str, tuple[float, Mapping[str, Any]]],
+    places: Mapping[str, str] | None = None,
+) -> list[Asked]:
     """The cells of each recording: a corpus of its own, its latents, and its IC at each level.
 
     Parameters
@@ -155,6 +160,8 @@ def chains(files: Sequence[File], model: Model, configs: Mapping[str, tuple[floa
         The flow, and the autoencoder whose latents it judges.
     configs : mapping
         Noise level and config of a ``surprisal`` cell, by the level as it was typed.
+    places : mapping, optional
+        Where the files lie that these configs name by their content.
     """
     sources = {file["path"]: SourceFile(**file) for file in files}
     names = identifiers(list(sources.values()))
@@ -178,7 +185,7 @@ def chains(files: Sequence[File], model: Model, configs: Mapping[str, tuple[floa
         latents = _cell("latents", f"latents {own}", {"role": "files"}, encoded, labels)
         inputs = {"flow": model.flow.signature, "latents": latents.signature}
         wanted = {
-            typed: (level, _cell("surprisal", f"IC {own} s={level!r}", config, inputs, labels))
+            typed: (level, _cell("surprisal", f"IC {own} s={level!r}", config, inputs, labels, places))
             for typed, (level, config) in configs.items()
         }
         asked.append(Asked(names[path], own, path, corpus, latents, wanted))
@@ -186,10 +193,15 @@ def chains(files: Sequence[File], model: Model, configs: Mapping[str, tuple[floa
 
 
 def _cell(
-    stage: str, name: str, config: Mapping[str, Any], inputs: dict[str, str], labels: Mapping[str, str]
+    stage: str,
+    name: str,
+    config: Mapping[str, Any],
+    inputs: dict[str, str],
+    labels: Mapping[str, str],
+    places: Mapping[str, str] | None = None,
 ) -> CellSpec:
     signature = sign(stage, STAGES[stage].version, config, inputs)
-    return CellSpec(stage, name, canonical(config), inputs, signature, labels)
+    return CellSpec(stage, name, canonical(config), inputs, signature, labels, places=places or {})
 
 
 def _found(storage: Storage, names: Sequence[str]) -> tuple[list[File], list[str]]:

@@ -18,7 +18,9 @@ class FlowConfig(Config):
     `tau_sampling` is how the data share tau is drawn in training; `sequence_frames` is the length of training crops,
     and of the longest context in evaluation. `context_dropout` is the share of frames that are learned with the null
     context in place of their own: with 0 there is none, and no IC without context. `precision` is that of the training
-    step's matrix products; weights, their moving average and every evaluation are float32.
+    step's matrix products; weights, their moving average and every evaluation are float32. With `project` the flow
+    models the coordinates of latents in the hyperplane in which a layer norm leaves them, one fewer than channels
+    (tasks/flow/hyperplane.py): bottleneck ``layernorm`` only.
     """
 
     size: Size = "paper"
@@ -31,6 +33,7 @@ class FlowConfig(Config):
     tau_sampling: Literal["uniform", "logit_normal"] = "uniform"
     context_dropout: float = Field(0.1, ge=0, lt=1, json_schema_extra={"neutral": 0.0})
     precision: Precision = Field("float32", json_schema_extra={"neutral": "float32"})
+    project: bool = Field(False, json_schema_extra={"neutral": False})
     checkpoint_every: int = Field(1_000, ge=1)
 
 
@@ -39,7 +42,8 @@ class Architecture(Config):
 
     The `paper` values are those of the published inference code (CPJKU/pa-audioic): a decoder-only transformer of
     12.62 M parameters with rotary positions on `rotary_dims` of each attention head, and a flow head of 4.10 M.
-    `tau_draws` is how often each context is used in one training step, with its own noise and tau.
+    `tau_draws` is how often each context is used in one training step, with its own noise and tau. `latent_dim` are the
+    channels of the latents, of which the model has one fewer where it projects them.
     """
 
     latent_dim: int = 64

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tasks.contract import Artefact, TaskError
+from tasks.flow.hyperplane import projected
 from tasks.seeds import numpy_stream, torch_stream
 
 TauSampling = Literal["uniform", "logit_normal"]
@@ -45,13 +46,15 @@ class LatentFile(Mapping[str, np.ndarray]):
     ----------
     stream : file
         Open for reading, at its start; it is closed when nobody needs the latents any more.
+    project : bool
+        Give coordinates in the hyperplane, ``(T, D - 1)``, in place of the latents (`tasks.flow.hyperplane`).
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, project: bool = False) -> None:
         (length,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
-        self._stream, self._first = stream, 8 + length
+        self._stream, self._first, self._project = stream, 8 + length, project
         weakref.finalize(self, stream.close)
         self._entries: dict[str, dict[str, Any]] = {name: header[name] for name in sorted(header)}
 
@@ -75,20 +78,24 @@ class LatentFile(Mapping[str, np.ndarray]):
         row_bytes = dtype.itemsize * math.prod(shape)
         self._stream.seek(self._first + entry["data_offsets"][0] + start * row_bytes)
         data = self._stream.read(max(min(stop, self.n_frames(name)) - start, 0) * row_bytes)
-        return np.frombuffer(data, dtype).reshape(-1, *shape).astype(np.float32)
+        frames = np.frombuffer(data, dtype).reshape(-1, *shape).astype(np.float32)
+        return projected(frames) if self._project else frames
 
     def keep(self, names: Collection[str]) -> None:
         """Leave out all other recordings from now on."""
         self._entries = {name: entry for name, entry in self._entries.items() if name in names}
 
 
-def read_latents(artefact: Artefact) -> tuple[LatentFile, list[str]]:
+def read_latents(artefact: Artefact, project: bool = False) -> tuple[LatentFile, list[str]]:
     """Standardised latents by recording id, in the order of the ids, and sentences on those left out.
+
+    With `project` they are coordinates in the hyperplane of a layer norm's latents, as a flow that projects has them;
+    `TaskError` where they aren't of it.
 
     Left out are recordings of fewer than two frames and recordings with NaN or infinite values. Each is read once for
     that, and not kept.
     """
-    latents = LatentFile(artefact.open("latents.safetensors"))
+    latents = LatentFile(artefact.open("latents.safetensors"), project)
     usable, skipped = [], []
     for name, frames in latents.items():
         if len(frames) < 2:

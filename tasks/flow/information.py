@@ -21,7 +21,7 @@ from tasks.flow.crops import LatentFile
 from tasks.flow.field import HeadAt, HeadField
 from tasks.flow.likelihood import euler, euler_transported, graded, quadrature, transported
 from tasks.flow.network import Flow
-from tasks.flow.probes import FrameProbes, draw_probes, exact_probes
+from tasks.flow.probes import FrameProbes, draw_probes, exact_probes, n_rows
 from tasks.seeds import numpy_stream
 
 BLOCK_FRAMES = {"cpu": 128, "cuda": 8192}
@@ -85,12 +85,12 @@ class InformationContent:
             self.rule = graded(self.tau, max(math.ceil(cell.n_nodes * self.tau), min(cell.n_nodes, NODES_MIN)))
             if self.tau > 0:
                 self.measured = measure(self.at, *self._of_generated(), self.tau, self.rule)
-                self.counts = self.measured.shared_out(self._n_probes(), flow.latent_dim)
+                self.counts = self.measured.shared_out(self._n_probes(), n_rows(flow.latent_dim))
 
     def _n_probes(self) -> int:
         """Probes of all nodes together: as many at every level, for towards all noise IC varies less and less."""
         if self.cell.probes == "exact":
-            return self.flow.latent_dim * len(self.rule.taus)
+            return n_rows(self.flow.latent_dim) * len(self.rule.taus)
         return self.cell.n_probes * self.cell.n_nodes
 
     # Sequences: what is told apart by the definitions
@@ -294,7 +294,7 @@ class InformationContent:
         probability flow to the noise level is no part of it. 0 where nothing is integrated.
         """
         if self.measured is not None:
-            return self.measured.error_nats(self.counts, self.flow.latent_dim)
+            return self.measured.error_nats(self.counts, n_rows(self.flow.latent_dim))
         return self._euler_error() if self.tau > 0 else 0.0
 
     @torch.inference_mode()

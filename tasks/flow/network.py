@@ -1,6 +1,7 @@
 """A causal transformer over latent frames and the rectified-flow head that says how the next frame is distributed.
 
-Shapes: B sequences, T frames, D latent channels (64), C width of a context, K draws per context, H width of the head.
+Shapes: B sequences, T frames, D latent channels (64; 63 coordinates where the flow projects them), C width of a
+context, K draws per context, H width of the head.
 Inside the flow tau = 1 is data and tau = 0 is noise.
 """
 
@@ -17,6 +18,7 @@ from torch.nn import functional
 
 from tasks.contract import Artefact, TaskError
 from tasks.flow.config import ARCHITECTURES, Architecture, Size
+from tasks.flow.hyperplane import n_coordinates
 
 NORM_EPS = 1e-5
 
@@ -189,13 +191,18 @@ class Flow(nn.Module):
     """The whole model: `backbone` makes contexts, `head` is the velocity field of the frame after each.
 
     `null_context` (C,) is what the head knows of a frame whose context it isn't told; None where it wasn't trained.
+    With `project` the frames are coordinates in the hyperplane of a layer norm's latents: who reads latents for this
+    flow projects them (`read_latents`, `tasks.flow.hyperplane`). `latent_dim` is the size of its frames.
     """
 
     null_context: nn.Parameter | None
 
-    def __init__(self, size: Size | Architecture, null_context: bool = False) -> None:
+    def __init__(self, size: Size | Architecture, null_context: bool = False, project: bool = False) -> None:
         super().__init__()
         architecture = size if isinstance(size, Architecture) else ARCHITECTURES[size]
+        if project:
+            architecture = architecture.model_copy(update={"latent_dim": n_coordinates(architecture.latent_dim)})
+        self.project = project
         self.tau_draws = architecture.tau_draws
         self.latent_dim = architecture.latent_dim
         self.backbone = Backbone(architecture)
@@ -224,17 +231,18 @@ class Flow(nn.Module):
         return self.null_context.expand(*shape, -1)
 
 
-def new_flow(size: Size | Architecture, seed: int, null_context: bool = False) -> Flow:
+def new_flow(size: Size | Architecture, seed: int, null_context: bool = False, project: bool = False) -> Flow:
     """A freshly initialised model; `seed` alone decides its weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Flow(size, null_context)
+        return Flow(size, null_context, project)
 
 
 def read_flow(artefact: Artefact) -> tuple[Flow, int]:
     """A trained model in evaluation mode on the CPU, and the number of frames of its training crops."""
     about = json.loads(artefact.read_bytes("flow.json"))
-    flow = new_flow(Architecture.model_validate(about["architecture"]), 0, about.get("has_null_context", False))
+    architecture = Architecture.model_validate(about["architecture"])
+    flow = new_flow(architecture, 0, about.get("has_null_context", False), about.get("project", False))
     flow.load_state_dict(load_tensors(artefact.read_bytes("flow.safetensors")))
     flow.eval().requires_grad_(False)
     return flow, int(about["sequence_frames"])

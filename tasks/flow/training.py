@@ -40,7 +40,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     Inputs ``train`` and ``validation`` are standardised latents. Files: ``flow.safetensors`` (moving average of the
     weights), ``flow.json``, ``curve.csv``. Metrics: ``train_loss`` (mean of the last row's steps), ``validation_loss``
     and, with context dropout, ``validation_loss_null`` (of the averaged weights), all squared errors summed over the 64
-    channels, and ``steps``. The curve has the validation loss at each noise level beside them.
+    channels (63 coordinates with `project`), and ``steps``. The curve has the validation loss at each noise level
+    beside them.
 
     Raises
     ------
@@ -56,8 +57,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
 
 def _train(cell: Cell, context: Context) -> Result:
     config, seed = FlowConfig.of_signed(cell.config["flow"]), int(cell.config["seed"])
-    train, skipped = read_latents(cell.input("train"))
-    validation, skipped_too = read_latents(cell.input("validation"))
+    train, skipped = read_latents(cell.input("train"), config.project)
+    validation, skipped_too = read_latents(cell.input("validation"), config.project)
     if not validation:
         raise TaskError(
             "No usable recording among the validation latents: " + ("; ".join(skipped_too[:5]) or "none given")
@@ -86,8 +87,8 @@ class Training:
         self.validation = validation
         self.validated = consecutive(validation, config.sequence_frames, config.batch_size, VALIDATION_BATCHES)
         null_context, first_seed = config.context_dropout > 0, derive_seed(seed, "flow", "initial weights")
-        self.flow = new_flow(config.size, first_seed, null_context).to(device)
-        self.average = new_flow(config.size, first_seed, null_context).to(device).eval()
+        self.flow = new_flow(config.size, first_seed, null_context, config.project).to(device)
+        self.average = new_flow(config.size, first_seed, null_context, config.project).to(device).eval()
         self.optimizer = torch.optim.AdamW(self.flow.parameters(), lr=config.learning_rate)
         self.step = 0
         self.losses: list[float] = []
@@ -189,6 +190,7 @@ class Training:
             "sequence_frames": config.sequence_frames,
             "tau_sampling": config.tau_sampling,
             "has_null_context": self.average.has_null_context,
+            "project": config.project,
             "architecture": ARCHITECTURES[config.size].model_dump(),
         }
         (folder / "flow.json").write_text(json.dumps(about, sort_keys=True, indent=1) + "\n")

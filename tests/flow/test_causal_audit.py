@@ -13,17 +13,15 @@ import numpy as np
 import pytest
 import soundfile
 from safetensors.numpy import save_file
+from tiny_flow import tiny_flow
 
 import tasks.causal_audit
 from tasks.audio.spectrum import n_latents
 from tasks.causal_audit import COLUMNS, TAIL_FRAMES, encode_again, run
 from tasks.config import SurprisalConfig
 from tasks.contract import Artefact, Cell, Context, Stopped
-from tasks.flow.config import FlowConfig
-from tasks.flow.training import run as train
 
 HOP, OVERHANG = 4096, 1536
-WINDOW = 16
 SECONDS = 12
 LEAD = 5_000
 Encode = Callable[[np.ndarray], np.ndarray]
@@ -65,10 +63,16 @@ def corpus_of(folder: Path, audio: Mapping[str, np.ndarray]) -> Artefact:
     return Artefact("corpus", "corpus", {}, {}, lambda name: (folder / name).open("rb"))
 
 
+def centred(audio: np.ndarray) -> np.ndarray:
+    """The causal ones, with zero mean over channels."""
+    frames = causal(audio)
+    return frames - frames.mean(1, keepdims=True)
+
+
 class World:
     """Recordings, their latents by one encoder, and a flow trained on them."""
 
-    def __init__(self, folder: Path, encode: Encode) -> None:
+    def __init__(self, folder: Path, encode: Encode, project: bool = False) -> None:
         folder.mkdir()
         self.folder = folder
         self.corpus = corpus_of(folder / "corpus", {f"r{k}": drifting(k) for k in range(3)})
@@ -80,20 +84,7 @@ class World:
         save_file(latents, folder / "latents.safetensors")
         (folder / "latents.json").write_text(json.dumps(about))
         self.latents = Artefact("latents", "latents", {}, {}, lambda name: (folder / name).open("rb"))
-        config = FlowConfig(
-            size="tiny",
-            steps=80,
-            batch_size=8,
-            sequence_frames=WINDOW,
-            learning_rate=3e-3,
-            warmup_steps=10,
-            ema_decay=0.9,
-        )
-        (folder / "flow").mkdir()
-        inputs = {"train": self.latents, "validation": self.latents}
-        (result,) = train([Cell("f", "flow", {"seed": 0, "flow": config.signed()}, inputs, folder / "flow")], Context())
-        assert result.failure is None
-        self.flow = Artefact("flow", "flow", {}, {}, lambda name: (folder / "flow" / name).open("rb"))
+        self.flow = tiny_flow(folder / "flow", self.latents, project=project)
 
     def cell(self, out_dir: Path, level: float, frames_per_recording: int = 24, seed: int = 0) -> Cell:
         out_dir.mkdir(parents=True)
@@ -107,7 +98,8 @@ class World:
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, World]:
     root = tmp_path_factory.mktemp("audit")
-    return {encode.__name__: World(root / encode.__name__, encode) for encode in (causal, leaking)}
+    encoders = (causal, leaking, centred)
+    return {encode.__name__: World(root / encode.__name__, encode, encode is centred) for encode in encoders}
 
 
 @pytest.fixture
@@ -127,9 +119,11 @@ def audit(monkeypatch: pytest.MonkeyPatch, worlds: dict[str, World]) -> Callable
     return metrics
 
 
-def test_a_causal_encoder_is_cleared(tmp_path: Path, worlds: dict[str, World], audit: Any) -> None:
+@pytest.mark.parametrize("encode", [causal, centred], ids=["64 channels", "63 coordinates"])
+def test_a_causal_encoder_is_cleared(tmp_path: Path, worlds: dict[str, World], audit: Any, encode: Encode) -> None:
     levels = (0.0, 0.3, 0.9)
-    found = audit(causal, [worlds["causal"].cell(tmp_path / f"{level}", level) for level in levels])
+    world = worlds[encode.__name__]
+    found = audit(encode, [world.cell(tmp_path / f"{level}", level) for level in levels])
     for metrics in found:
         assert metrics["spearman_mean"] == pytest.approx(1)
         assert metrics["change_mean"] == pytest.approx(0, abs=1e-3)

@@ -138,9 +138,9 @@ def test_transport_there_and_back() -> None:
     assert torch.equal(transported(field, x, 0.4, 0.4, 40), x)
 
 
-def rough_flow() -> Flow:
+def rough_flow(project: bool) -> Flow:
     """A model none of whose weights is zero, in float64."""
-    flow = new_flow("tiny", seed=1).eval().double()
+    flow = new_flow("tiny", seed=1, project=project).eval().double()
     random = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in flow.parameters():
@@ -162,11 +162,12 @@ def jacobians(flow: Flow, x: Tensor, context: Tensor, tau: float) -> Tensor:
     )
 
 
-@pytest.fixture
-def rough() -> tuple[Flow, HeadField, Tensor, Tensor]:
+@pytest.fixture(params=[False, True], ids=["64 channels", "63 coordinates"])
+def rough(request: pytest.FixtureRequest) -> tuple[Flow, HeadField, Tensor, Tensor]:
     """A flow, its field at five frames, the frames, and their Jacobians at 0.37 by autograd."""
-    flow, random = rough_flow(), torch.Generator().manual_seed(3)
-    x, context = torch.randn(5, 64, generator=random).double(), torch.randn(5, 64, generator=random).double()
+    flow, random = rough_flow(request.param), torch.Generator().manual_seed(3)
+    x = torch.randn(5, flow.latent_dim, generator=random).double()
+    context = torch.randn(5, 64, generator=random).double()
     return flow, HeadField(HeadAt(flow.head), context), x, jacobians(flow, x, context, 0.37)
 
 
@@ -177,28 +178,29 @@ def test_velocity_equals_that_of_the_network(rough: Rough) -> None:
     flow, field, x, _ = rough
     wanted = flow.head(x[None, None], field.context[None], torch.tensor([[0.37]]).double())[0, 0]
     assert torch.allclose(field.velocity(x, 0.37), wanted, atol=1e-9)
-    assert torch.allclose(field.jvp(x, 0.37, torch.ones(1, 5, 64).double())[0], wanted, atol=1e-9)
+    assert torch.allclose(field.jvp(x, 0.37, torch.ones(1, *x.shape).double())[0], wanted, atol=1e-9)
 
 
 def test_jacobian_and_exact_trace_equal_those_of_autograd(rough: Rough) -> None:
     _, field, x, wanted = rough
     assert torch.allclose(field.jacobian(x, 0.37), wanted, atol=1e-10, rtol=1e-10)
-    every = exact_probes(5, 64).double()
+    every = exact_probes(*x.shape).double()
     trace = (every * field.jvp(x, 0.37, every)[1]).sum(-1).mean(0)
-    assert torch.allclose(trace, wanted.diagonal(dim1=1, dim2=2).sum(-1), atol=1e-10, rtol=1e-10)
+    rtol = 1e-10 if x.shape[1] == 64 else 1e-6  # the root of 64 is exact in float32, that of 63 isn't
+    assert torch.allclose(trace, wanted.diagonal(dim1=1, dim2=2).sum(-1), atol=1e-10, rtol=rtol)
     assert trace.abs().min() > 1e-3
 
 
 def test_products_are_those_of_the_jacobian(rough: Rough) -> None:
     _, field, x, jacobian = rough
-    directions = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(4)).double()
+    directions = torch.randn(3, *x.shape, generator=torch.Generator().manual_seed(4)).double()
     _, products = field.jvp(x, 0.37, directions)
     assert torch.allclose(products, torch.einsum("nij,pnj->pni", jacobian, directions), atol=1e-9)
 
 
 def test_probes_are_unbiased(rough: Rough) -> None:
     _, field, x, jacobian = rough
-    probes = torch.randint(0, 2, (400, 5, 64), generator=torch.Generator().manual_seed(6)).double() * 2 - 1
+    probes = torch.randint(0, 2, (400, *x.shape), generator=torch.Generator().manual_seed(6)).double() * 2 - 1
     each = (probes * field.jvp(x, 0.37, probes)[1]).sum(-1).numpy()
     exact = jacobian.diagonal(dim1=1, dim2=2).sum(-1).numpy()
     assert (np.abs(each.mean(0) - exact) < 4 * each.std(0) / math.sqrt(len(each))).all()

@@ -67,7 +67,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def inputs(latents: Latents, latents_artefact: MakeLatents) -> tuple[Artefact, Artefact]:
-    return latents_artefact("train", latents), latents_artefact("validation", {"v": latents["c"][::-1].copy()})
+    """Latents whose channels have zero mean, so that they can be projected."""
+    centred = {name: frames - frames.mean(1, keepdims=True) for name, frames in latents.items()}
+    return latents_artefact("train", centred), latents_artefact("validation", {"v": centred["c"][::-1].copy()})
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -76,6 +78,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "other times": {"tau_sampling": "logit_normal", "context_dropout": 0.5},
     "bfloat16": {"precision": "bfloat16"},
     "in parts": {"sequence_frames": 64, "batch_size": 6},
+    "projected": {"project": True},
 }
 
 
@@ -250,6 +253,15 @@ def test_recordings_that_cannot_be_used_are_named(
     assert "No usable recording" in failed.failure
     assert isinstance(done, Result)
     assert done.failure is None
+
+
+def test_latents_off_the_hyperplane_train_no_projected_flow(
+    tmp_path: Path, latents: Latents, latents_artefact: MakeLatents
+) -> None:
+    train = latents_artefact("train", latents)
+    (result,) = run([cell(tmp_path / "out", train, train, QUICK.model_copy(update={"project": True}))], Context())
+    assert result.failure is not None
+    assert result.failure.startswith("flow.project: these latents have means over channels of up to ")
 
 
 def test_a_loss_that_diverges_is_told(tmp_path: Path, inputs: tuple[Artefact, Artefact]) -> None:

@@ -6,12 +6,16 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from shaky_proxy import ShakyProxy
 
+from orchestrator.ledger import Ledger
 from orchestrator.storage import Storage
+
+if TYPE_CHECKING:
+    from surprisal_house import House
 
 BUCKET = "studies"
 
@@ -69,3 +73,47 @@ def root(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "memory":
         return f"memory://{secrets.token_hex(8)}"
     return str(request.getfixturevalue("s3_root"))
+
+
+@pytest.fixture
+def ledger(root: str) -> Ledger:
+    """An empty ledger, once in each kind of store."""
+    return Ledger(Storage(root))
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Ledger:
+    """An empty ledger in a folder."""
+    return Ledger(Storage(str(tmp_path / "ledger")))
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of MLflow whose schema exists."""
+    from tracked import empty_store
+
+    return empty_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def uri(empty_store: Path, tmp_path: Path) -> str:
+    """An empty store of MLflow of the test's own."""
+    from tracked import copy_of
+
+    return copy_of(empty_store, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A finished study that is made up, its ledger and its report."""
+    from tracked import reported_study
+
+    return reported_study(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    """A ledger with an autoencoder in it, and a file of published weights beside it."""
+    from surprisal_house import made_house
+
+    return made_house(tmp_path)

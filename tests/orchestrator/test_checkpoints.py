@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_ledger import cell, state
+from ledger_cells import cell, state
 
 from orchestrator.ledger import Ledger
 from orchestrator.reasons import Reason, State

@@ -11,7 +11,7 @@ from orchestrator.graph import CellSpec, Graph
 from orchestrator.manifest import resolve
 from orchestrator.planner import build
 from orchestrator.planner_eeg import reduce
-from orchestrator.reading import load_experiment
+from orchestrator.reading import UsageError, load_experiment
 from orchestrator.storage import Storage
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +73,36 @@ def test_a_key_that_came_later_changes_nothing_until_it_is_set(tmp_path: Path) -
     changed = added(before, graph(tmp_path, "golden", "pitch.model=both+", "pitch.order_max=null"))
     assert changed["pitch_surprisal"] == 2
     assert "surprisal" not in changed
+
+
+def test_a_projected_flow_is_another_and_only_behind_a_layer_norm(tmp_path: Path) -> None:
+    before = graph(tmp_path, "golden")
+    assert not added(before, graph(tmp_path, "golden", "flow.project=false"))
+    one = ("sweep=[]", "eeg=null")
+    plain, projected = (graph(tmp_path, "golden", *one, f"flow.project={word}") for word in ("false", "true"))
+    changed = added(plain, projected)
+    assert (changed["flow"], changed["latents"], changed["autoencoder"]) == (1, 0, 0)
+    with pytest.raises(UsageError) as refused:
+        graph(tmp_path, "golden", "flow.project=true")
+    assert str(refused.value).endswith(
+        "flow.project: latents behind tanh fill all channels, and only those of autoencoder.bottleneck layernorm lie "
+        "in a hyperplane; set flow.project: false, or that bottleneck"
+    )
+    with pytest.raises(UsageError, match=r"flow\.project: latents behind tanh"):
+        graph(tmp_path, "golden", *one, "flow.project=true", "autoencoder.bottleneck=tanh")
+
+
+def test_probes_are_signed_by_their_content_wherever_they_lie(tmp_path: Path) -> None:
+    def with_probes(path: str, sha256: str) -> Graph:
+        given = f"surprisal.probes={{path: {path}, sha256: {sha256}}}"
+        return graph(tmp_path, "golden", "surprisal.n_probes=null", given)
+
+    here, there, other = with_probes("here.npy", "a"), with_probes("there.npy", "a"), with_probes("here.npy", "b")
+    assert here.cells.keys() == there.cells.keys()
+    assert added(here, other)["surprisal"] == sum(cell.stage == "surprisal" for cell in here)
+    placed = [(cell.places, cell.config["probes"]) for cell in there if cell.stage == "surprisal"]
+    assert placed == [({"probes": "there.npy"}, {"sha256": "a"})] * len(placed)
+    assert not any(cell.places for cell in there if cell.stage != "surprisal")
 
 
 def test_a_noise_level_adds_only_that_level(tmp_path: Path) -> None:

@@ -286,10 +286,10 @@ def test_methods_say_how_ic_was_solved():
     assert "By its own estimate" not in plain
     exact = {"solver": "exact", "n_nodes": 48, "probes": "exact", "context": "none"}
     assert "(expectation; context none; solver exact, 48 nodes, exact divergence)." in _said_of_surprisal(exact)
-    given = {"path": "/some/where/probes.npy", "sha256": "ab" * 32}
+    given = {"sha256": "ab" * 32}
     drawn = {"solver": "euler", "n_steps": 100, "definition": "expected", "n_draws": 16, "probes": given}
     said = _said_of_surprisal(drawn)
-    assert "(expected; solver euler, 100 steps, 16 draws, probes given in probes.npy (sha256 abababababab))." in said
+    assert "(expected; solver euler, 100 steps, 16 draws, probes given in a file (sha256 abababababab))." in said
     assert "context clean;" in _said_of_surprisal({**quadrature, "definition": "probability_flow"})
     assert "context transformed, clean;" in _said_of_surprisal(quadrature, {**quadrature, "context": "clean"})
 

@@ -7,106 +7,24 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, get_args
+from dataclasses import replace
+from typing import Any
 
 import boto3
 import numpy as np
 import pytest
-import soundfile
-import torch
-from published_checkpoint import Sizes, checkpoint, write
 from pyarrow import parquet
-from typer.testing import CliRunner
+from surprisal_house import EXACT, PERIOD_S, House, music, pause
 
-from orchestrator.cli import app
 from orchestrator.graph import CellSpec
 from orchestrator.ic_files import Level
 from orchestrator.ledger import Ledger
 from orchestrator.models import Model
-from orchestrator.reasons import Reason
-from orchestrator.signature import sign
 from orchestrator.stages import STAGES
 from orchestrator.storage import Storage
-from orchestrator.verbs.surprisal import OPTIONS, chains, given_probes
-from tasks.autoencoder.codec import Codec
-from tasks.autoencoder.config import ARCHITECTURES
-from tasks.autoencoder.network import Autoencoder
+from orchestrator.verbs.surprisal import chains, probes_by_content
 from tasks.config import SurprisalConfig
 from tasks.ic import IcSeries
-
-torch.set_num_threads(1)
-
-_PROBES = ("--probes", "exact") if "probes" in SurprisalConfig.model_fields else ("--n-probes", "64")
-EXACT = ("--solver", "euler", "--n-steps", "3", *_PROBES)
-"""With the exact divergence (of 64 orthogonal probes) nothing depends on which probes were drawn."""
-
-PERIOD_S = 4096 / 44_100
-
-
-def call(*words: str) -> Any:
-    return CliRunner().invoke(app, list(words))
-
-
-def music(seconds: float, rate_hz: int = 44_100, seed: int = 0) -> np.ndarray:
-    """Partials below 1.5 kHz whose loudness moves: the same sound at any sampling rate."""
-    random = np.random.default_rng(seed)
-    t = np.arange(round(seconds * rate_hz)) / rate_hz
-    sound = np.zeros(len(t))
-    for frequency, speed, phase in zip(random.uniform(100, 1500, 8), random.uniform(0.3, 3, 8), range(8), strict=True):
-        sound += np.sin(2 * np.pi * frequency * t + phase) * (1.2 + np.sin(2 * np.pi * speed * t + phase))
-    return 0.04 * sound
-
-
-def pause(seconds: float, rate_hz: int = 44_100) -> np.ndarray:
-    return np.zeros(round(seconds * rate_hz))
-
-
-@dataclass(frozen=True)
-class House:
-    """A ledger with an autoencoder in it, and a file of published weights beside it."""
-
-    folder: Path
-    ledger: Ledger
-    codec: CellSpec
-    weights: Path
-
-    def surprisal(self, *words: Any, model: str | None = None, out: str = "out") -> Any:
-        """Of files in the folder, by name."""
-        autoencoder = [] if "--autoencoder" in words else ["--autoencoder", self.codec.signature[:12]]
-        chosen = ["--model", model or str(self.weights), *autoencoder]
-        files = [str(self.folder / word) if str(word).endswith((".wav", "music")) else str(word) for word in words]
-        where = ["--ledger", self.ledger.storage.root, "--out", str(self.folder / out)]
-        return call("surprisal", *chosen, *where, *files)
-
-    def sound(self, name: str, audio: np.ndarray, rate_hz: int = 44_100, subtype: str = "FLOAT") -> None:
-        path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
-        soundfile.write(path, audio, rate_hz, subtype=subtype)
-
-    def table(self, name: str) -> tuple[list[str], np.ndarray]:
-        """Header and ``(rows, columns)``."""
-        header, *lines = (self.folder / name).read_text().splitlines()
-        return header.split(","), np.array([[float(value) for value in line.split(",")] for line in lines])
-
-    def about(self, name: str) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.folder / name).read_text())
-        return content
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> House:
-    torch.manual_seed(0)
-    codec = Codec(Autoencoder(ARCHITECTURES["tiny"], "layernorm"), "tiny", "layernorm", 0.0, 1.0)
-    ledger = Ledger(Storage(str(tmp_path / "ledger")))
-    signature = sign("autoencoder", STAGES["autoencoder"].version, {"made": "up"}, {})
-    cell = CellSpec("autoencoder", "ae made up", {"made": "up"}, {}, signature)
-    attempt = ledger.begin(cell, Reason.NEW, "driver")
-    codec.save(attempt.out_dir)
-    ledger.publish(attempt, attempt.out_dir, {}, 0.0)
-    return House(tmp_path, ledger, cell, write(tmp_path / "flow.pt", checkpoint()))
 
 
 def test_recordings_of_unequal_length_have_the_ic_that_each_has_alone(house: House) -> None:
@@ -275,70 +193,6 @@ def test_thousands_of_recordings_are_planned_in_a_moment() -> None:
     assert chains(files[7:8], Model(cell, cell), configs) == asked[7:8]
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_files_of_others_are_not_replaced(house: House, form: str) -> None:
-    house.sound("music/song.wav", music(1.2))
-    (house.folder / "out").mkdir()
-    for name, content in (
-        ("song.json", '{"title": "mine"}'),
-        ("song.json", "[1]"),
-        ("song.json", "no JSON"),
-        (f"song.{form}", "mine"),
-    ):
-        path = house.folder / "out" / name
-        path.write_text(content)
-        result = house.surprisal("music", "--format", form, *EXACT)
-        assert (result.exit_code, result.output.count("\n")) == (2, 1), result.output
-        assert result.stderr.startswith(f"orchestrator: {path}: not a file of this command's")
-        assert path.read_text() == content
-        assert not house.ledger.signatures("corpus")
-        path.unlink()
-    assert house.surprisal("music", "--format", form, *EXACT).exit_code == 0
-    written = (house.folder / f"out/song.{form}").read_bytes()
-    again = house.surprisal("music", "--format", form, "--noise-levels", "0.5", *EXACT)
-    assert again.exit_code == 0, again.output
-    assert (house.folder / f"out/song.{form}").read_bytes() != written
-
-
-def spoil(house: House) -> None:
-    house.sound("music/good.wav", music(1.5))
-    house.sound("music/silent.wav", pause(2))
-    spoiled = music(1.5)
-    spoiled[30_000] = np.nan
-    house.sound("music/nan.wav", spoiled)
-    house.sound("music/short.wav", music(0.2))
-    house.sound("music/blip.wav", np.concatenate([pause(0.6), music(0.06, seed=1), pause(0.6)]))
-    (house.folder / "music/damaged.wav").write_bytes(b"RIFF no audio here")
-
-
-def test_bad_files_are_named_and_the_others_go_on(house: House) -> None:
-    spoil(house)
-    result = house.surprisal("music", "--noise-levels", "0.2,0.9", *EXACT)
-    assert result.exit_code == 1
-    said = [line for line in result.stderr.splitlines() if line.startswith("orchestrator: skipped ")]
-    told = dict(line.removeprefix("orchestrator: skipped ").split(": ", 1) for line in said)
-    assert len(told) == len(said) == 5, said
-    for name, reason in (
-        ("silent", "silent: RMS 0"),
-        ("nan", ""),
-        ("short", "0.20 s long: at least 1 s"),
-        ("damaged", "not readable as audio"),
-        ("blip", "1 latent frame(s), at least 2 are needed"),
-    ):
-        assert told[str(house.folder / f"music/{name}.wav")].startswith(reason), told
-    assert "not finite" in told[str(house.folder / "music/nan.wav")]
-    assert sorted(path.name for path in (house.folder / "out").iterdir()) == ["good.csv", "good.json"]
-    assert np.isfinite(house.table("out/good.csv")[1][1:]).all()
-
-
-def test_bad_files_alone_leave_a_sentence_each(house: House) -> None:
-    house.sound("silent.wav", pause(2))
-    result = house.surprisal("silent.wav", *EXACT)
-    assert result.exit_code == 1
-    assert "silent.wav: silent: RMS 0" in result.output
-    assert not list((house.folder / "out").iterdir())
-
-
 def test_recordings_come_from_an_s3_prefix(house: House, s3_root: str) -> None:
     house.sound("a.wav", music(1.2))
     bucket, prefix = s3_root.removeprefix("s3://").split("/", 1)
@@ -354,196 +208,34 @@ def test_recordings_come_from_an_s3_prefix(house: House, s3_root: str) -> None:
     assert house.about("out/b.json")["path"] == f"{s3_root}/set/deep/b.wav"
 
 
-# What is refused before anything is computed
-
-
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        (("--noise-levels", "0,1.2"), "--noise-levels '0,1.2': comma-separated numbers in [0, 1]"),
-        (("--noise-levels", "nan"), "--noise-levels 'nan': comma-separated numbers in [0, 1]"),
-        (("--noise-levels", "-0.1"), "--noise-levels '-0.1': comma-separated numbers in [0, 1]"),
-        (("--noise-levels", ""), "--noise-levels '': comma-separated numbers"),
-        (("--noise-levels", "0.3,0.3"), "--noise-levels '0.3,0.3': each level is allowed once"),
-        (("--noise-levels", "0.3,0.30"), "--noise-levels: 0.3 is given twice"),
-        (("--definition", "guess"), "--definition 'guess': input should be 'expectation'"),
-        (("--solver", "magic"), "--solver 'magic': input should be '"),
-        (("--n-probes", "0"), "--n-probes 0: input should be greater than or equal to 1"),
-        (("--format", "xls"), "--format 'xls': allowed: csv, parquet"),
-        (("--stamp", "middle"), "--stamp 'middle': allowed: start, end, published"),
-        (("--autoencoder", "ffff"), "--autoencoder 'ffff': no autoencoder of that signature; the ledger has "),
-        (("--model", "ffff"), "--model 'ffff': no flow of that signature; the ledger has none"),
-        (("--model", "gone.pt"), "gone.pt: no such file"),
-        (("--probes", "gone.npy"), "gone.npy: no such file"),
-        (("--probes", "some"), "--probes 'some': "),
-    ],
-)
-def test_bad_words_are_one_line(house: House, more: tuple[str, ...], said: str) -> None:
-    house.sound("a.wav", music(1.2))
-    result = house.surprisal("a.wav", *more)
-    assert result.exit_code == 2
-    assert result.output.count("\n") == 1
-    assert result.stderr.startswith(f"orchestrator: {said}"), result.stderr
-    assert not (house.folder / "out").exists()
-
-
-def test_an_output_that_can_not_be_made_is_refused_before_the_work(house: House) -> None:
-    house.sound("a.wav", music(1.2))
-    (house.folder / "out").write_text("a file")
-    result = house.surprisal("a.wav")
-    assert (result.exit_code, result.output.count("\n")) == (2, 1)
-    assert "--out" in result.stderr
-    assert not house.ledger.signatures("latents")
-
-
-def test_every_word_of_the_config_is_offered_and_every_key_has_an_option() -> None:
-    assert set(OPTIONS) >= set(SurprisalConfig.model_fields)
-    text = re.sub(r"\s+", " ", call("surprisal", "--help").output)
-    for key, known in SurprisalConfig.model_fields.items():
-        offered = re.search(rf"{OPTIONS[key]} (\S+)", text)
-        assert offered is not None, key
-        words = {word for word in get_args(known.annotation) if isinstance(word, str)}
-        assert words <= set(offered[1].split("|")), key
-
-
 def test_given_probes_are_known_by_their_content(house: House) -> None:
     path, storage = house.folder / "probes.npy", house.ledger.storage
     np.save(path, np.ones((4, 64)))
-    first = given_probes(str(path), storage)
+    first = probes_by_content(str(path), storage)
     np.save(path, -np.ones((4, 64)))
-    second = given_probes(str(path), storage)
+    second = probes_by_content(str(path), storage)
     assert isinstance(first, dict)
     assert isinstance(second, dict)
     assert first["path"] == second["path"] == str(path)
     assert first["sha256"] != second["sha256"]
-    assert (given_probes("exact", storage), given_probes(None, storage)) == ("exact", None)
+    assert (probes_by_content("exact", storage), probes_by_content(None, storage)) == ("exact", None)
 
 
-def test_a_model_of_other_latents_is_refused(house: House) -> None:
+def test_the_same_probes_at_another_path_are_the_same_cell(house: House) -> None:
     house.sound("a.wav", music(1.2))
-    other = write(house.folder / "other.pt", checkpoint(Sizes(latent_dim=16)))
-    result = house.surprisal("a.wav", model=str(other))
-    assert (result.exit_code, result.output.count("\n")) == (2, 1)
-    assert "models latents of 16 channels" in result.stderr
-    assert f"ae made up ({house.codec.signature[:12]}) makes 64" in result.stderr
-
-
-# Imported weights
-
-
-def imported(house: House, *words: str) -> Any:
-    return call("import-weights", *(words or (str(house.weights),)), "--ledger", house.ledger.storage.root)
-
-
-def test_imported_weights_are_a_flow_of_their_own_signature(house: House) -> None:
-    result = imported(house, str(house.weights))
-    assert result.exit_code == 0, result.output
-    (signature,) = house.ledger.signatures("flow")
-    assert f"flow flow.pt: flow {signature[:12]}, imported" in result.stdout
-    assert f"--model {signature[:12]} --autoencoder SIGNATURE" in result.stdout
-    status = house.ledger.status("flow", signature)
-    assert status is not None
-    assert set(status.files) == {"flow.json", "flow.safetensors"}
-    assert status.metrics["sequence_frames"] == 128
-    assert "imported before" in imported(house).stdout
-    renamed = house.weights.rename(house.folder / "renamed.pt")
-    assert "imported before" in imported(house, str(renamed)).stdout
-    assert len(house.ledger.attempts("flow", signature)) == 1
-    write(renamed, checkpoint(seed=1))
-    assert imported(house, str(renamed)).stdout.endswith(house.ledger.storage.root + "\n")
-    assert len(house.ledger.signatures("flow")) == 2
-
-
-def test_by_file_or_by_signature_the_ic_is_the_same(house: House) -> None:
-    house.sound("a.wav", music(1.2))
-    assert house.surprisal("a.wav", *EXACT).exit_code == 0
-    (signature,) = house.ledger.signatures("flow")
-    result = house.surprisal("a.wav", *EXACT, model=signature[:8], out="again")
-    assert result.exit_code == 0
-    assert "0 computed" in result.output
-    assert (house.folder / "out/a.csv").read_bytes() == (house.folder / "again/a.csv").read_bytes()
-    explained = call("explain", signature, "--ledger", house.ledger.storage.root)
-    assert explained.exit_code == 0
-    assert "flow flow.pt" in explained.output
-
-
-def test_imported_weights_need_an_autoencoder(house: House) -> None:
-    house.sound("a.wav", music(1.2))
-    words = ["surprisal", str(house.folder / "a.wav"), "--model", str(house.weights)]
-    result = call(*words, "--ledger", house.ledger.storage.root, "--out", str(house.folder / "out"))
-    assert (result.exit_code, result.output.count("\n")) == (2, 1)
-    assert "give --autoencoder SIGNATURE" in result.stderr
-    assert house.codec.signature[:12] in result.stderr
-
-
-def test_weights_imported_by_another_version_are_to_be_imported_again(house: House) -> None:
-    house.sound("a.wav", music(1.2))
-    imported(house)
-    (signature,) = house.ledger.signatures("flow")
-    path = house.folder / "ledger/flow" / signature / "config.json"
-    path.write_text(path.read_text().replace(f'"version": {STAGES["flow"].version}', '"version": 999'))
-    result = house.surprisal("a.wav", model=signature)
-    assert result.exit_code == 2
-    assert "made by version 999" in result.stderr
-    assert "orchestrator import-weights FILE" in result.stderr
-
-
-def truncated(folder: Path) -> Path:
-    path = write(folder / "bad.pt", checkpoint())
-    path.write_bytes(path.read_bytes()[:-500])
-    return path
-
-
-def unknown_layout(folder: Path) -> Path:
-    return write(folder / "bad.pt", {"state_dict": {}, "epoch": 3})
-
-
-def unmatched_key(folder: Path) -> Path:
-    content = checkpoint()
-    content["model_state_dict"]["backbone.project_out.weight"] = torch.zeros(64, 48)
-    return write(folder / "bad.pt", content)
-
-
-class Evil:
-    def __reduce__(self) -> tuple[Any, ...]:
-        import os
-
-        return os.mkdir, ("made by a pickle",)
-
-
-def pickled_code(folder: Path) -> Path:
-    return write(folder / "bad.pt", checkpoint() | {"extra": Evil()})
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (truncated, "not a checkpoint that torch can read: truncated, damaged, or another kind of file"),
-        (unknown_layout, "no flow checkpoint of the published layout: it has no model_state_dict, max_seq_length"),
-        (unmatched_key, "model_state_dict: backbone.project_out.weight has no counterpart here"),
-        (pickled_code, "holds pickled code (posix.mkdir), which is refused"),
-        (lambda folder: folder / "gone.pt", "no such file"),
-        (lambda folder: folder, "can't be opened (Is a directory)"),
-    ],
-)
-@pytest.mark.parametrize("verb", ["import-weights", "surprisal"])
-def test_bad_weights_are_one_line_and_nothing_is_written(
-    house: House, monkeypatch: pytest.MonkeyPatch, verb: str, make: Callable[[Path], Path], said: str
-) -> None:
-    monkeypatch.chdir(house.folder)
-    (house.folder / "weights.pt").mkdir()
-    path = make(house.folder / "weights.pt")
-    house.sound("a.wav", music(1.2))
-    result = imported(house, str(path)) if verb == "import-weights" else house.surprisal("a.wav", model=str(path))
-    assert (result.exit_code, result.output.count("\n")) == (2, 1)
-    assert result.stderr.startswith(f"orchestrator: {path}: {said}"), result.stderr
-    assert not house.ledger.signatures("flow")
-    assert not (house.folder / "made by a pickle").exists()
-
-
-def test_what_a_file_of_weights_is_needs_no_option(house: House) -> None:
-    assert "--kind" not in call("import-weights", "--help").output
-    assert imported(house, str(house.weights), "--kind", "flow").exit_code == 2
+    first, second = house.folder / "probes.npy", house.folder / "elsewhere.npy"
+    np.save(first, np.ones((2, 64), dtype=np.float32))
+    words = ("a.wav", "--solver", "euler", "--n-steps", "2", "--probes")
+    assert house.surprisal(*words, str(first)).exit_code == 0
+    first.rename(second)
+    again = house.surprisal(*words, str(second), out="again")
+    assert again.exit_code == 0, again.output
+    assert re.search(r"0 computed, 5 cached", again.output), again.output
+    assert house.about("again/a.json")["cells"] == house.about("out/a.json")["cells"]
+    assert house.about("out/a.json")["probes"].keys() == {"sha256"}
+    np.save(second, -np.ones((2, 64), dtype=np.float32))
+    others = house.surprisal(*words, str(second), out="others")
+    assert re.search(r"1 computed, 4 cached", others.output), others.output
 
 
 @pytest.mark.parametrize(

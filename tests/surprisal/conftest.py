@@ -4,19 +4,18 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save
+from tiny_flow import tiny_flow
 
-from tasks.contract import Artefact, Cell, Context
-from tasks.flow.config import FlowConfig
-from tasks.flow.training import run as train
+from tasks.contract import Artefact, Cell
 
 torch.set_num_threads(1)
 
-WINDOW = 16
 LEAD_SAMPLES = 10_000
 TRAIL_SAMPLES = 5_000
 
@@ -59,7 +58,14 @@ class Inputs:
     latents: Artefact
     frames: Mapping[str, np.ndarray]
 
-    def cell(self, out_dir: Path, level: float, latents: Artefact | None = None, **changes: int) -> Cell:
+    def cell(
+        self,
+        out_dir: Path,
+        level: float,
+        latents: Artefact | None = None,
+        places: Mapping[str, str] | None = None,
+        **changes: Any,
+    ) -> Cell:
         out_dir.mkdir(parents=True)
         config = {
             "noise_level": level,
@@ -70,7 +76,7 @@ class Inputs:
             **changes,
         }
         inputs = {"flow": self.flow, "latents": latents or self.latents}
-        return Cell(f"signature of {level}", "surprisal", config, inputs, out_dir)
+        return Cell(f"signature of {level}", "surprisal", config, inputs, out_dir, places or {})
 
 
 @pytest.fixture(scope="session")
@@ -78,20 +84,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     root = tmp_path_factory.mktemp("flow")
     training = write_latents(root / "training", {str(i): walk(200, 10 + i) for i in range(4)})
     frames = {"long": walk(61, 1), "short": walk(12, 2)}
-    config = FlowConfig(
-        size="tiny",
-        steps=80,
-        batch_size=8,
-        sequence_frames=WINDOW,
-        learning_rate=3e-3,
-        warmup_steps=10,
-        ema_decay=0.95,
-    )
-    (root / "out").mkdir()
-    settings = {"seed": 0, "flow": config.model_dump(mode="json")}
-    cell = Cell("flow", "flow", settings, {"train": training, "validation": training}, root / "out")
-    list(train([cell], Context()))
-    return Inputs(artefact("flow", "flow", root / "out"), write_latents(root / "latents", frames), frames)
+    return Inputs(tiny_flow(root / "out", training), write_latents(root / "latents", frames), frames)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from tasks.config import Definition, SurprisalCell, SurprisalConfig
+from tasks.config import Definition, ProbeFile, SurprisalCell, SurprisalConfig
 from tasks.contract import Artefact, Context, TaskError
 from tasks.flow import contexts as contexts_module
 from tasks.flow.contexts import contexts, windows
@@ -182,24 +183,33 @@ def test_given_probes_are_used(flow: tuple[Flow, int], inputs: Inputs) -> None:
     with pytest.raises(TaskError, match="long: the given probes are for 11 frames"):
         ic(flow, inputs.frames, euler, probes=each)
     named = cell(0.3, solver="euler", probes={"path": "p", "sha256": "s"})
+    assert named.probes == ProbeFile(sha256="s")
     with pytest.raises(ValueError, match="no probes are given"):
         ic(flow, short, named)
 
 
-def test_a_file_of_probes_is_read_and_checked(tmp_path: Path, inputs: Inputs) -> None:
-    from hashlib import sha256
+def given(path: Path) -> dict[str, Any]:
+    """What a cell has of a file of probes: its content, and its place, which isn't signed."""
+    return {"places": {"probes": str(path)}, "probes": {"sha256": sha256(path.read_bytes()).hexdigest()}}
 
+
+def test_a_file_of_probes_is_read_and_checked(tmp_path: Path, inputs: Inputs) -> None:
     path = tmp_path / "probes.npy"
     np.save(path, (8 * np.eye(64)).astype(np.float32))
-    probes = {"path": str(path), "sha256": sha256(path.read_bytes()).hexdigest()}
-    right = inputs.cell(tmp_path / "right", 0.3, probes=probes)
+    probes = given(path)
+    right = inputs.cell(tmp_path / "right", 0.3, **probes)
     exact = inputs.cell(tmp_path / "exact", 0.3, probes="exact")
     assert [result.failure for result in run([right, exact], Context())] == [None, None]
     first, second = ((place.out_dir / "ic.safetensors").read_bytes() for place in (right, exact))
     assert np.allclose(np.frombuffer(first[-80:]), np.frombuffer(second[-80:]), rtol=1e-5)
     np.save(path, np.ones((3, 64), dtype=np.float32))
-    (result,) = run([inputs.cell(tmp_path / "changed", 0.3, probes=probes)], Context())
+    (result,) = run([inputs.cell(tmp_path / "changed", 0.3, **probes)], Context())
     assert "its sha256 has changed" in (result.failure or "")
+    path.unlink()
+    (result,) = run([inputs.cell(tmp_path / "gone", 0.3, **probes)], Context())
+    assert result.failure == (
+        f"{path}: the probes can't be read (No such file or directory). Restore the file, or give its new path"
+    )
 
 
 @pytest.mark.parametrize(
@@ -215,8 +225,6 @@ def test_a_file_of_probes_is_read_and_checked(tmp_path: Path, inputs: Inputs) ->
     ],
 )
 def test_files_that_hold_no_probes_are_refused(tmp_path: Path, inputs: Inputs, content: Any, said: str) -> None:
-    from hashlib import sha256
-
     path = tmp_path / "probes.npy"
     with path.open("wb") as stream:
         if isinstance(content, bytes):
@@ -225,20 +233,18 @@ def test_files_that_hold_no_probes_are_refused(tmp_path: Path, inputs: Inputs, c
             np.savez(stream, **content)
         else:
             np.save(stream, content)
-    probes = {"path": str(path), "sha256": sha256(path.read_bytes()).hexdigest()}
-    bad, good = inputs.cell(tmp_path / "bad", 0.3, probes=probes), inputs.cell(tmp_path / "good", 0.3)
+    probes = given(path)
+    bad, good = inputs.cell(tmp_path / "bad", 0.3, **probes), inputs.cell(tmp_path / "good", 0.3)
     first, second = run([bad, good], Context())
     assert said in (first.failure or "")
     assert second.failure is None
 
 
 def test_probes_for_one_recording_leave_out_the_others(tmp_path: Path, inputs: Inputs) -> None:
-    from hashlib import sha256
-
     path = tmp_path / "probes.npy"
     np.save(path, np.ones((2, 11, 64), dtype=np.float32))
-    probes = {"path": str(path), "sha256": sha256(path.read_bytes()).hexdigest()}
-    (result,) = run([inputs.cell(tmp_path / "out", 0.3, probes=probes)], Context())
+    probes = given(path)
+    (result,) = run([inputs.cell(tmp_path / "out", 0.3, **probes)], Context())
     assert result.metrics["n_recordings"] == 1
     assert result.metrics["skipped"] == ["long: the given probes are for 11 frames, and it has 60 behind its first"]
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
+from tiny_flow import WINDOW
 
 from tasks.contract import Artefact, Cell, Context, Stopped
 from tasks.flow.contexts import contexts, windows
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 MakeLatents = Callable[[Mapping[str, np.ndarray]], Artefact]
 LEVELS = (0.0, 0.3, 0.5, 0.6, 0.9, 1.0)
-WINDOW = 16
 
 
 def ic_of(cell: Cell) -> dict[str, IcSeries]:
