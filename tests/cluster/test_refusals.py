@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from lab import Lab
+from lab import HOME, Lab
 from services import BUCKET
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -28,7 +28,7 @@ class Refusal:
 REFUSALS = {
     "wrong secret": Refusal("AWS_ACCESS_KEY_ID=lab:writer AWS_SECRET_ACCESS_KEY=not-the-secret", "", ("secret",)),
     "expired secret": Refusal(
-        "AWS_SHARED_CREDENTIALS_FILE=/dev/null AWS_CONFIG_FILE=/root/.aws/expired", "", ("expired", "renew")
+        f"AWS_SHARED_CREDENTIALS_FILE=/dev/null AWS_CONFIG_FILE={HOME}/.aws/expired", "", ("expired", "renew")
     ),
     "missing bucket": Refusal("", "execution.ledger=s3://no-such-bucket/refused", ("no such bucket",)),
     "read-only prefix": Refusal(
@@ -48,7 +48,8 @@ READING = {("read-only prefix", "plan")}
 def desk(lab: Lab) -> Lab:
     """A lab whose desk has a provider of credentials that have expired."""
     (lab.desk.home / ".aws/expired_credentials").write_text(EXPIRED)
-    (lab.desk.home / ".aws/expired").write_text("[default]\ncredential_process = cat /root/.aws/expired_credentials\n")
+    provider = f"credential_process = cat {HOME}/.aws/expired_credentials"
+    (lab.desk.home / ".aws/expired").write_text(f"[default]\n{provider}\n")
     return lab
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from judging import judge, left, record, wait_for_quiet
-from lab import ON_A_NODE, SWEEP_AT_MOST_S, Lab
+from lab import HOME, ON_A_NODE, SWEEP_AT_MOST_S, Lab
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 TABLES = {"results.csv", "group.csv", "pitch.csv", "reconstruction.csv"}
@@ -66,7 +66,7 @@ def test_a_sweep_from_the_desk(cluster: Lab) -> None:
 
 def test_only_the_head_knows_the_password_of_the_database(cluster: Lab) -> None:
     for host in cluster.workers:
-        found = host.run(f"grep -rlsF {cluster.services.database_secret} /root/.ray /root/study/clusters /tmp/ray")
+        found = host.run(f"grep -rlsF {cluster.services.database_secret} {HOME}/.ray {HOME}/study/clusters /tmp/ray")
         assert found.stdout == "", host.name
-    log = cluster.head.run(f"grep -rlsF {cluster.services.database_secret} /tmp/ray /root/mlflow.log")
+    log = cluster.head.run(f"grep -rlsF {cluster.services.database_secret} /tmp/ray {HOME}/mlflow.log")
     assert log.stdout == ""
