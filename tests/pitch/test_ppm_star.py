@@ -217,7 +217,7 @@ def test_the_short_term_model_has_the_bits_of_idyom(pitches: list[int], bits: li
     np.testing.assert_allclose(PitchModel([], PITCHES, "stm").score(Melody(pitches)).bits, bits, atol=2e-5)
 
 
-@pytest.mark.skipif(not REFERENCE.exists(), reason=f"{REFERENCE} is not there")
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the output of IDyOM is not on this machine")
 @pytest.mark.parametrize("column", COLUMNS)
 def test_one_fold_of_the_chorales_has_the_bits_of_idyom(column: str) -> None:
     scored = score_fold(read_reference(REFERENCE), 0, MEMORIES[column])
