@@ -47,6 +47,15 @@ def attempts(root: Path) -> dict[str, int]:
     return {path.parent.name: len(list(path.iterdir())) for path in root.glob("*/*/attempts")}
 
 
+def wait_for_claims(ledger: Ledger, signatures: list[str]) -> None:
+    """Until anybody can read what the driver "other" claims: alone in the ledger, it writes that in a thread."""
+    for _ in range(600):
+        if any(peer.claims == frozenset(signatures) for peer in ledger.peers("mine", 60.0).values()):
+            return
+        time.sleep(0.05)
+    raise AssertionError(ledger.peers("mine", 60.0))
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     return Ledger(Storage(str(tmp_path / "ledger")))
@@ -57,7 +66,7 @@ def test_what_another_driver_has_in_hand_is_left_to_it(ledger: Ledger, tmp_path:
     other = Claims(ledger, "other", graph(one, two))
     other.start()
     other.take([one.signature])
-    time.sleep(0.3)
+    wait_for_claims(ledger, [one.signature])
     beat = json.loads((tmp_path / "ledger/drivers/other.json").read_text())
     assert beat["claims"] == [one.signature]
     mine = Claims(ledger, "mine", graph(one, two))
@@ -161,6 +170,7 @@ def test_a_driver_whose_cells_are_all_in_other_hands_says_so_and_seldom_asks(
     other = Claims(ledger, "other", graph(spec))
     other.start()
     other.take([spec.signature])
+    wait_for_claims(ledger, [spec.signature])
     looks: list[float] = []
     peers = Ledger.peers
 

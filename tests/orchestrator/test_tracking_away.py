@@ -119,22 +119,46 @@ def runs_of(server: Server, study: str) -> list[Any]:
 
     client = MlflowClient(server.uri)
     experiment = client.get_experiment_by_name(study)
-    assert experiment is not None
-    return list(client.search_runs([experiment.experiment_id]))
+    return [] if experiment is None else list(client.search_runs([experiment.experiment_id]))
+
+
+def wait_for(state: Callable[[], Any]) -> None:
+    """Until `state` is true of the server, however busy the machine is."""
+    for _ in range(600):
+        if state():
+            return
+        time.sleep(0.1)
+    raise AssertionError("not within a minute")
+
+
+def losses(server: Server, run: Any) -> list[tuple[int, float]]:
+    """The points of a training's curve that the server holds, in order of steps."""
+    from mlflow import MlflowClient
+
+    points = MlflowClient(server.uri).get_metric_history(run.info.run_id, "loss")
+    return sorted((point.step, point.value) for point in points)
+
+
+def wait_until_still(server: Server, study: str) -> None:
+    """Until the server has done with requests whose connection broke: what they wrote may come late."""
+    seen: list[Any] = []
+
+    def still() -> bool:
+        time.sleep(1)
+        seen.append([losses(server, run) for run in runs_of(server, study)])
+        return len(seen) > 1 and seen[-1] == seen[-2]
+
+    wait_for(still)
 
 
 def assert_whole(server: Server, study: str, plan: Graph, steps: int) -> None:
     """One run for each training and one for the study, all ended, with every point of every curve."""
-    from mlflow import MlflowClient
-
     runs = runs_of(server, study)
     assert sorted(run.info.run_name for run in runs) == sorted([study, *(spec.name for spec in plan)])
     assert {run.info.status for run in runs} == {"FINISHED"}
-    client = MlflowClient(server.uri)
     for run in runs:
         if run.info.run_name != study:
-            points = client.get_metric_history(run.info.run_id, "loss")
-            assert sorted((point.step, point.value) for point in points) == [(s, 1.0 / s) for s in range(1, steps + 1)]
+            assert losses(server, run) == [(step, 1.0 / step) for step in range(1, steps + 1)]
 
 
 @pytest.fixture
@@ -185,13 +209,20 @@ def test_what_is_missing_at_the_end_is_said_and_the_next_run_sends_it(
 ) -> None:
     monkeypatch.setattr(tracker, "DRAIN_S", 1.0)
     plan = flows("late", 2, steps=20, step_s=0.1)
-    began = time.monotonic()
-    outcome, said = drive(proxy.url, "late", plan, ledger, {("late 0", 18): proxy.cut})
+    cut_at: list[float] = []
+
+    def cut() -> None:
+        wait_for(lambda: len(runs_of(server, "late")) == 2)
+        proxy.cut()
+        cut_at.append(time.monotonic())
+
+    outcome, said = drive(proxy.url, "late", plan, ledger, {("late 0", 18): cut})
     assert outcome.exit_code == 0
-    assert time.monotonic() - began < 25
+    assert time.monotonic() - cut_at[0] < 25
     assert re.search(r"does not have (2 trainings|1 training)\. The ledger", said[-1]), said
     assert "the same command sends it" in said[-1]
     assert "RUNNING" in {run.info.status for run in runs_of(server, "late")}
+    wait_until_still(server, "late")
     proxy.mend()
     monkeypatch.undo()
     outcome, said = drive(proxy.url, "late", plan, ledger)
