@@ -204,6 +204,10 @@ def surprisal(
     n_steps: Annotated[int | None, typer.Option(help="of the solver euler")] = None,
     n_nodes: Annotated[int | None, typer.Option(help="of the solvers quadrature and exact")] = None,
     n_probes: Annotated[int | None, typer.Option(help="Rademacher probes of the divergence")] = None,
+    order: Annotated[int | None, typer.Option(help="of the steps from node to node", metavar="2|3")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="of the Jacobian's products with probes", metavar="float32|bfloat16")
+    ] = None,
     probes: Annotated[str | None, typer.Option(help="given probes", metavar="FILE.npy|exact")] = None,
     out: Annotated[str, typer.Option("--out", help="folder for the tables")] = ".",
     form: Annotated[str, typer.Option("--format", help="csv or parquet")] = "csv",
@@ -225,6 +229,8 @@ def surprisal(
             "n_steps": n_steps,
             "n_nodes": n_nodes,
             "n_probes": n_probes,
+            "order": order,
+            "precision": precision,
             "probes": probes,
         }
         wish = Wish(files, model, autoencoder, noise_levels, solved, out, form, stamp)

@@ -72,12 +72,16 @@ def _allows_flags(annotation: Any) -> bool:
 
 Definition = Literal["expectation", "monte_carlo", "probability_flow", "expected"]
 Solver = Literal["quadrature", "euler", "exact"]
+Order = Literal[2, 3]
+Precision = Literal["float32", "bfloat16"]
 PRESETS: dict[Solver, dict[str, int]] = {
-    "quadrature": {"n_nodes": 12, "n_probes": 2},
+    "quadrature": {"n_nodes": 12, "n_probes": 2, "order": 2},
     "euler": {"n_steps": 100, "n_probes": 4},
-    "exact": {"n_nodes": 48, "n_probes": 8},
+    "exact": {"n_nodes": 20, "n_probes": 9, "order": 3},
 }
 """What each solver does where nothing else is asked for."""
+PRECISIONS: dict[Solver, Precision] = {"quadrature": "float32", "exact": "bfloat16"}
+"""In which precision a solver carries tangents where nothing else is asked for."""
 
 
 class ProbeFile(Config):
@@ -107,7 +111,9 @@ class SurprisalSettings(Config):
 
     `solver`: ``quadrature`` takes `n_nodes` nodes on the whole path from noise to data, the share 1 - s of them from
     level s, and `n_probes` random probes for each node of the whole path, most where a probe leaves most; ``exact`` is
-    the same with more of both. ``euler`` takes `n_steps` steps with `n_probes` probes that stay the same, as published.
+    the same with more of both. `order` is that of the method that goes from node to node, `precision` that of the
+    Jacobian's products with probes (all else is float32): ``quadrature`` has 2 and float32, ``exact`` 3 and bfloat16.
+    ``euler`` takes `n_steps` steps with `n_probes` probes that stay the same, as published.
     `probes` are drawn, ``exact`` (the exact divergence), or read from a file (solver ``euler`` only).
     """
 
@@ -118,13 +124,15 @@ class SurprisalSettings(Config):
     n_steps: int | None = Field(None, ge=1)
     n_nodes: int | None = Field(None, ge=1, le=256)
     n_probes: int | None = Field(None, ge=1)
+    order: Order | None = None
+    precision: Precision | None = None
     probes: Literal["drawn", "exact"] | PlacedProbeFile = "drawn"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if isinstance(self.probes, ProbeFile) and self.solver != "euler":
             raise ValueError(f"probes from a file stay the same along the path: solver euler, not {self.solver}")
-        unread = ["n_nodes"] if self.solver == "euler" else ["n_steps"]
+        unread = ["n_nodes", "order", "precision"] if self.solver == "euler" else ["n_steps"]
         unread += [] if self.probes == "drawn" else ["n_probes"]
         given = [key for key in unread if getattr(self, key) is not None]
         if given:
@@ -133,7 +141,7 @@ class SurprisalSettings(Config):
         return self
 
     def setting(self, key: str) -> int:
-        """Steps, nodes or probes: what was asked for, or what the solver does by itself."""
+        """Steps, nodes, probes or order: what was asked for, or what the solver does by itself."""
         asked: int | None = getattr(self, key)
         return PRESETS[self.solver][key] if asked is None else asked
 
@@ -149,6 +157,8 @@ class SurprisalCell(Config):
     n_steps: int = Field(1, ge=1)
     n_nodes: int = Field(1, ge=1)
     n_probes: int = Field(1, ge=1)
+    order: Order = 2
+    precision: Precision = "float32"
     probes: Literal["drawn", "exact"] | ProbeFile = "drawn"
 
 
@@ -167,10 +177,12 @@ class SurprisalConfig(SurprisalSettings):
         euler = self.solver == "euler"
         keys: dict[str, Any] = {"noise_level": level, "definition": self.definition}
         keys["solver"] = "euler" if euler else "quadrature"
-        sizes = ["n_steps"] if euler else ["n_nodes"]
+        sizes = ["n_steps"] if euler else ["n_nodes", "order"]
         sizes += ["n_probes"] if self.probes == "drawn" else []
         if euler or level < 1:
             keys |= {key: self.setting(key) for key in sizes}
+        if not euler and level < 1:
+            keys["precision"] = self.precision or PRECISIONS[self.solver]
         if self.definition in ("monte_carlo", "expected") and level > 0:
             keys["n_draws"] = self.n_draws
         told_apart = self.definition != "probability_flow" and level > 0

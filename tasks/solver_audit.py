@@ -31,7 +31,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from tasks.config import PRESETS, ProbeFile, SurprisalCell
+from tasks.config import ProbeFile, SurprisalCell
 from tasks.contract import Cell, Context, Result, Stopped, TaskError
 from tasks.flow.contexts import contexts, windows
 from tasks.flow.information import BLOCK_FRAMES, InformationContent
@@ -40,6 +40,7 @@ from tasks.surprisal import Surprisal
 
 OWN = "study"
 """The study's IC in the rank table, where it is by none of the definitions as they are compared."""
+FINE_NODES = 48
 LEAST_FINE, LEAST_DOUBLED = 16, 8
 """Nodes from any level, where the share of the whole path's that lies before it is fewer."""
 COLUMNS = (
@@ -208,9 +209,10 @@ def drawn_frames(n_frames: int, most: int, seed: int, recording: str) -> npt.NDA
 
 
 def fine(cell: SurprisalCell) -> SurprisalCell:
-    """The rule that IC is held against: exact divergence, at least twice the nodes, and no fewer than ``exact`` has."""
-    nodes = _nodes(cell, max(PRESETS["exact"]["n_nodes"], 2 * cell.n_nodes), LEAST_FINE)
-    return cell.model_copy(update={"solver": "quadrature", "n_nodes": nodes, "probes": "exact"})
+    """The rule that IC is held against: exact divergence, and at least twice the nodes."""
+    nodes = _nodes(cell, max(FINE_NODES, 2 * cell.n_nodes), LEAST_FINE)
+    better = {"solver": "quadrature", "n_nodes": nodes, "order": 3, "precision": "float32", "probes": "exact"}
+    return cell.model_copy(update=better)
 
 
 def twice(cell: SurprisalCell) -> SurprisalCell:

@@ -86,6 +86,7 @@ def _surprisal(results: Results) -> str:
         for key, what in (("n_steps", "steps"), ("n_nodes", "nodes"), ("n_probes", "probes"), ("n_draws", "draws"))
         if (found := _values(results, "surprisal", key))
     ]
+    sizes += ["products with probes in bfloat16"] if "bfloat16" in _values(results, "surprisal", "precision") else []
     text = "Information content (IC, nats per frame of 4096 samples at 44.1 kHz) was computed at noise levels "
     text += f"s = {_list(levels)} "
     parts = [_list(_values(results, "surprisal", "definition")), *_contexts(results)]

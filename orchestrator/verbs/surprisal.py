@@ -39,6 +39,8 @@ OPTIONS = {
     "n_steps": "--n-steps",
     "n_nodes": "--n-nodes",
     "n_probes": "--n-probes",
+    "order": "--order",
+    "precision": "--precision",
     "probes": "--probes",
 }
 """Keys of `SurprisalConfig`, which says what is allowed, and the option that sets each."""

@@ -33,9 +33,11 @@ class HeadAt:
     Parameters
     ----------
     head : FlowHead
+    tangents : torch.dtype, optional
+        In which tangents are carried; that of the weights by default. Primals are in that of the weights in any case.
     """
 
-    def __init__(self, head: FlowHead) -> None:
+    def __init__(self, head: FlowHead, tangents: torch.dtype | None = None) -> None:
         self.head = head
         self.dtype = head.out.weight.dtype
         self.blocks = [block for block in head.blocks if isinstance(block, FlowBlock)]
@@ -44,6 +46,9 @@ class HeadAt:
         self.gates = [block.gate.weight.T.contiguous() for block in self.blocks]
         self.outs = [_centred(block.out.weight.T) for block in self.blocks]
         self.last = head.out.weight.T.contiguous()
+        self.tangents = tangents or self.dtype
+        self.inlet_along, self.last_along = self.of_x.to(self.tangents), self.last.to(self.tangents)
+        self.gates_along, self.outs_along = ([w.to(self.tangents) for w in part] for part in (self.gates, self.outs))
         self._moments: dict[float, _Moment] = {}
 
     def __call__(self, tau: float) -> _Moment:
@@ -87,7 +92,7 @@ class HeadField:
         """
         moment, at = self.at(tau), self.at
         h = torch.addmm(self.from_context, x, at.of_x)
-        d = directions @ at.of_x
+        d = directions.to(at.tangents) @ at.inlet_along
         for number, gain in enumerate(moment.gains):
             normed, inverse_sd = _normed(h)
             inward = _inward(d, normed, gain)
@@ -95,12 +100,12 @@ class HeadField:
             sigmoid = torch.sigmoid(a)
             silu = a * sigmoid
             slope = (sigmoid + silu - silu * sigmoid) * b * inverse_sd
-            da, db = (inward @ at.gates[number]).chunk(2, dim=-1)
-            outward = (da * slope).addcmul_(db, silu * inverse_sd)
-            d = torch.addmm(d.flatten(0, 1), outward.flatten(0, 1), at.outs[number]).view_as(d)
+            da, db = (inward @ at.gates_along[number]).chunk(2, dim=-1)
+            outward = (da * slope.to(d.dtype)).addcmul_(db, (silu * inverse_sd).to(d.dtype))
+            d = torch.addmm(d.flatten(0, 1), outward.flatten(0, 1), at.outs_along[number]).view_as(d)
             h.addmm_(silu * b, at.outs[number])
         normed, inverse_sd = _normed(h)
-        along = (_inward(d, normed, moment.out_gain) @ at.last).mul_(inverse_sd)
+        along = (_inward(d, normed, moment.out_gain) @ at.last_along).to(x.dtype).mul_(inverse_sd)
         return torch.addmm(moment.out_bias, normed.mul_(moment.out_gain), at.last), along
 
     def jacobian(self, x: Tensor, tau: float) -> Tensor:
@@ -123,5 +128,6 @@ def _normed(h: Tensor) -> tuple[Tensor, Tensor]:
 
 def _inward(d: Tensor, normed: Tensor, gain: Tensor) -> Tensor:
     """Tangents ``d (P, N, H)`` without their share along ``normed (N, H)``, times ``gain (H,)``."""
+    normed = normed.to(d.dtype)
     share = torch.einsum("pnh,nh->pn", d, normed)[..., None]
-    return torch.addcmul(d, normed, share, value=-1 / d.shape[-1]).mul_(gain)
+    return torch.addcmul(d, normed, share, value=-1 / d.shape[-1]).mul_(gain.to(d.dtype))

@@ -19,7 +19,17 @@ from tasks.flow.contexts import Window, contexts, windows
 from tasks.flow.control import Measured, generated, measure
 from tasks.flow.crops import LatentFile
 from tasks.flow.field import HeadAt, HeadField
-from tasks.flow.likelihood import euler, euler_transported, graded, quadrature, transported
+from tasks.flow.likelihood import (
+    Step,
+    euler,
+    euler_transported,
+    graded,
+    midpoint,
+    quadrature,
+    ralston,
+    standard_normal,
+    transported,
+)
 from tasks.flow.network import Flow
 from tasks.flow.probes import FrameProbes, draw_probes, exact_probes, n_rows
 from tasks.seeds import numpy_stream
@@ -33,6 +43,8 @@ there are.
 NODES_MIN = 4
 TRANSPORT_STEPS = 48
 """Midpoint steps along the probability flow, from the clean frame to the noise level."""
+STEPS: dict[int, Step] = {2: midpoint, 3: ralston}
+"""From one node to the next, by order."""
 ERROR_NODES = 64
 """Nodes of the rule that gives the error of ``euler``."""
 
@@ -71,6 +83,8 @@ class InformationContent:
         self.device = flow.head.out.weight.device
         self.dtype = flow.head.out.weight.dtype
         self.at = HeadAt(flow.head)
+        half = cell.solver != "euler" and cell.precision == "bfloat16"
+        self.along = HeadAt(flow.head, torch.bfloat16) if half else self.at
         self.n_draws = cell.n_draws if cell.definition == "expected" and cell.noise_level > 0 else 1
         if cell.context == "none":
             flow.null_contexts(1)  # refuses a flow that has none
@@ -81,17 +95,18 @@ class InformationContent:
             raise ValueError("the cell names a file of probes, and no probes are given")
         self.measured: Measured | None = None
         self.counts: tuple[int, ...] = ()
+        self.step = STEPS[cell.order]
         if cell.solver != "euler":
             self.rule = graded(self.tau, max(math.ceil(cell.n_nodes * self.tau), min(cell.n_nodes, NODES_MIN)))
             if self.tau > 0:
-                self.measured = measure(self.at, *self._of_generated(), self.tau, self.rule)
-                self.counts = self.measured.shared_out(self._n_probes(), n_rows(flow.latent_dim))
+                self.measured = measure(self.at, self.along, *self._of_generated(), self.tau, self.rule, self.step)
+                self.counts = self._shared_out(self.measured)
 
-    def _n_probes(self) -> int:
-        """Probes of all nodes together: as many at every level, for towards all noise IC varies less and less."""
+    def _shared_out(self, measured: Measured) -> tuple[int, ...]:
+        """Probes of each node; of all together as many at every level: towards all noise IC varies less and less."""
         if self.cell.probes == "exact":
-            return n_rows(self.flow.latent_dim) * len(self.rule.taus)
-        return self.cell.n_probes * self.cell.n_nodes
+            return (n_rows(self.flow.latent_dim),) * len(self.rule.taus)
+        return measured.shared_out(self.cell.n_probes * self.cell.n_nodes)
 
     # Sequences: what is told apart by the definitions
 
@@ -220,13 +235,16 @@ class InformationContent:
     def _solve(self, block: list[_Piece]) -> np.ndarray:
         """IC of a block's frames, ``(N,)``."""
         count = sum(len(piece.targets) for piece in block)
-        field = HeadField(self.at, self._filled([piece.contexts for piece in block], 0))
+        field = HeadField(self.along, self._filled([piece.contexts for piece in block], 0))
         targets = self._moved(self._filled([piece.targets for piece in block], 0), field)
         if self.cell.solver == "euler":
             found = euler(field, targets, self.tau, self._euler_steps(self.tau), self._fixed(block))
+        elif self.measured is None:
+            found = standard_normal(targets)
         else:
-            control = self.measured.jacobians if self.measured is not None else None
-            found = quadrature(field, targets, self.tau, self.rule, self._changing(block), control)
+            probes = self._changing(block, self.measured.basis)
+            found = quadrature(field, targets, self.tau, self.rule, probes, self.measured.jacobians, self.step)
+            found += self.measured.rule_bias_nats
         return (-found[:count]).cpu().numpy()
 
     def _filled(self, parts: list[Tensor], dim: int) -> Tensor:
@@ -235,8 +253,8 @@ class InformationContent:
         missing = BLOCK_FRAMES["cpu"] - whole.shape[dim] if self.device.type == "cpu" else 0
         return torch.cat([whole, whole.new_zeros([*whole.shape[:dim], missing, *whole.shape[dim + 1 :]])], dim)
 
-    def _changing(self, block: list[_Piece]) -> Callable[[int], Tensor]:
-        """Probes ``(P, N, D)`` by node."""
+    def _changing(self, block: list[_Piece], basis: Tensor) -> Callable[[int], Tensor]:
+        """Probes ``(P, N, D)`` by node, +-1 along the columns of `basis`."""
         if self.cell.probes == "exact":
             every = self._exact(block)
             return lambda node: every
@@ -248,7 +266,7 @@ class InformationContent:
                 torch.from_numpy(probes.rows_from(place, self.counts[node], piece.first, len(piece.targets)))
                 for probes, piece in zip(drawn, block, strict=True)
             ]
-            return self._filled(rows, 1)
+            return self._filled(rows, 1) @ basis.T
 
         return at_node
 
@@ -294,7 +312,7 @@ class InformationContent:
         probability flow to the noise level is no part of it. 0 where nothing is integrated.
         """
         if self.measured is not None:
-            return self.measured.error_nats(self.counts, n_rows(self.flow.latent_dim))
+            return self.measured.error_nats(self.counts)
         return self._euler_error() if self.tau > 0 else 0.0
 
     @torch.inference_mode()

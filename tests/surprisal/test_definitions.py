@@ -16,6 +16,7 @@ from scipy.stats import spearmanr
 from tasks.config import Definition, ProbeFile, SurprisalCell, SurprisalConfig
 from tasks.contract import Artefact, Context, TaskError
 from tasks.flow import contexts as contexts_module
+from tasks.flow import control
 from tasks.flow.contexts import contexts, windows
 from tasks.flow.control import Measured
 from tasks.flow.field import HeadAt, HeadField
@@ -269,13 +270,40 @@ def test_probes_of_the_nodes_are_rows_used_once_before_any_comes_again() -> None
     assert not np.array_equal(other, probes.rows_from(0, 4, 0, 30))
 
 
+def off_diagonal(*nats: float, n_frames: int = 400) -> Measured:
+    """Frames of which one probe leaves so much at each node, in two directions that each node has for itself."""
+    rests = torch.zeros(len(nats), n_frames, 64, 64)
+    for node, one in enumerate(nats):
+        rests[node, :, 2 * node, 2 * node + 1] = rests[node, :, 2 * node + 1, 2 * node] = one / 2
+    weights = (math.sqrt(1 - 1 / n_frames),) * len(nats)
+    return Measured(torch.zeros(len(nats), 64, 64), torch.eye(64), rests, weights, 0.0, 0.3)
+
+
 def test_probes_go_where_they_leave_most() -> None:
-    measured = Measured(torch.zeros(4, 64, 64), 0.3, (8.0, 4.0, 2.0, 0.0))
-    assert measured.shared_out(8, 64) == (5, 2, 1, 1)
-    assert measured.shared_out(256, 64) == (64, 64, 37, 1)
-    assert Measured(torch.zeros(2, 64, 64), 0.0, (0.0, 0.0)).shared_out(6, 64) == (3, 3)
-    assert measured.error_nats((64, 64, 64, 64), 64) == pytest.approx(0.3)
-    assert measured.error_nats((1, 1, 1, 1), 64) == pytest.approx(math.sqrt(0.09 + 84))
+    measured = off_diagonal(8.0, 4.0, 2.0, 0.0)
+    assert measured.probe_nats == pytest.approx((8.0, 4.0, 2.0, 0.0))
+    assert measured.shared_out(8) == (5, 2, 1, 1)
+    assert measured.shared_out(256) == (64, 64, 37, 1)
+    assert off_diagonal(0.0, 0.0).shared_out(6) == (3, 3)
+
+
+def test_what_probes_leave_is_tried_on_generated_frames() -> None:
+    measured = off_diagonal(8.0, 4.0, 2.0, 0.0)
+    assert measured.error_nats((64, 64, 64, 64)) == pytest.approx(0.3)
+    assert measured.error_nats((1, 1, 1, 1)) == pytest.approx(math.sqrt(0.09 + 84), rel=0.05)
+
+
+def test_probes_lie_along_the_axes_that_frames_share() -> None:
+    """In the basis that is found, Jacobians with the same eigenvectors are diagonal: any probe gives their trace."""
+    random = torch.Generator().manual_seed(0)
+    axes = torch.linalg.qr(torch.randn(64, 64, generator=random))[0]
+    diagonals = torch.randn(3, 8, 64, generator=random) * torch.linspace(1, 4, 64)
+    rests = axes @ torch.diag_embed(diagonals) @ axes.T
+    basis = control._basis(rests, torch.ones(3))
+    assert torch.allclose(basis.T @ basis, torch.eye(64), atol=1e-5)
+    found = Measured(torch.zeros(3, 64, 64), basis, basis.T @ rests @ basis, (1.0,) * 3, 0.0, 0.0)
+    plain = Measured(torch.zeros(3, 64, 64), torch.eye(64), rests, (1.0,) * 3, 0.0, 0.0)
+    assert found.error_nats((1, 1, 1)) < 1e-3 * plain.error_nats((1, 1, 1))
 
 
 def test_keys_that_cannot_matter_are_no_part_of_a_cell() -> None:
@@ -286,6 +314,8 @@ def test_keys_that_cannot_matter_are_no_part_of_a_cell() -> None:
         "solver": "quadrature",
         "n_nodes": config.setting("n_nodes"),
         "n_probes": config.setting("n_probes"),
+        "order": 2,
+        "precision": "float32",
     }
     assert SurprisalConfig(n_draws=3).cell(0.5) == config.cell(0.5)
     flowing = SurprisalConfig(definition="probability_flow", context="clean")
@@ -295,7 +325,9 @@ def test_keys_that_cannot_matter_are_no_part_of_a_cell() -> None:
     assert SurprisalConfig(definition="expected", n_draws=3).cell(0.0).keys() == config.cell(0.0).keys()
     assert SurprisalConfig(context="clean").cell(0.0) == config.cell(0.0)
     assert config.cell(1.0).keys() == {"noise_level", "definition", "solver"}
-    assert SurprisalConfig(solver="exact").cell(0.5) == SurprisalConfig(n_nodes=48, n_probes=8).cell(0.5)
+    assert SurprisalConfig(solver="exact").cell(0.5) == SurprisalConfig(
+        n_nodes=20, n_probes=9, order=3, precision="bfloat16"
+    ).cell(0.5)
     with pytest.raises(ValueError, match="has no n_probes"):
         SurprisalConfig(n_probes=3, probes="exact")
     assert SurprisalConfig(solver="euler", probes="exact").cell(0.5) == {
@@ -305,6 +337,9 @@ def test_keys_that_cannot_matter_are_no_part_of_a_cell() -> None:
         "n_steps": 100,
         "probes": "exact",
     }
+    for setting in ({"order": 3}, {"precision": "float32"}):
+        with pytest.raises(ValueError, match=f"solver euler has no {next(iter(setting))}"):
+            SurprisalConfig.model_validate({"solver": "euler", **setting})
     with pytest.raises(ValueError, match="has no n_steps"):
         SurprisalConfig(n_steps=7)
     with pytest.raises(ValueError, match="solver euler, not exact"):
