@@ -230,7 +230,7 @@ def main() -> None:
     quick = "--quick" in sys.argv
     model = trained(quick)
     assert model.validation_loss < 0.9 * model.untrained_loss, (model.validation_loss, model.untrained_loss)
-    frames, share, count, nodes, pairs = (256, 32, 16, 64, 2) if quick else (2048, 128, 32, 96, PAIRS)
+    frames, share, count, nodes, pairs = (256, 32, 16, 64, 2) if quick else (4096, 128, 32, 256, PAIRS)
     about: dict[str, Any] = {"size": "tiny" if quick else "paper", "device": default_device().type}
     about |= {"validation_loss": round(model.validation_loss, 2), "untrained_loss": round(model.untrained_loss, 2)}
     how = {**about, "frames": frames, "peer_frames": share, "peer_extrapolated": True, "pairs": pairs}
