@@ -24,6 +24,9 @@ ORDER = 2
 SHORTER_BY_MAX_S = 0.1
 """An EEG that ends this much before its recording does is still used; one that ends earlier is not."""
 
+SATURATED_RUN = 5
+"""So many equal samples at a channel's largest or smallest value are an amplifier at its limit."""
+
 _MAX_RATIO = 4096
 
 
@@ -147,6 +150,30 @@ def _dead(data: Floats) -> Bools:
         return np.asarray(~np.isfinite(data).all(axis=1) | (np.ptp(data, axis=1) == 0))
 
 
+def saturated(data: Floats) -> Floats:
+    """Share of each channel's samples that lie in stretches of 5 or more at its largest or smallest value.
+
+    Parameters
+    ----------
+    data : ndarray, shape (C, samples)
+        As recorded, before any filter; channels that are flat or not finite get 0.
+
+    Returns
+    -------
+    ndarray of float64, shape (C,)
+    """
+    shares = np.zeros(len(data))
+    for place, values in enumerate(data):
+        low, high = values.min(), values.max()
+        if not low < high:  # flat, or with NaN
+            continue
+        for limit in (low, high):
+            edges = np.flatnonzero(np.diff(np.concatenate([[0], values == limit, [0]]).astype(np.int8)))
+            lengths = edges[1::2] - edges[::2]
+            shares[place] += lengths[lengths >= SATURATED_RUN].sum() / values.size
+    return shares
+
+
 def _deviant(data: Floats, dead: Bools, ratio: float) -> Bools:
     """Channels whose standard deviation is more than `ratio` times, or less than 1/`ratio` of, the median one."""
     deviation = data.std(axis=1)
@@ -227,7 +254,14 @@ def clean(
     filtered = band_pass(np.concatenate(both), trial.sample_rate_hz, config.band_hz)
     filtered = resample_from(filtered, trial.start_sample, trial.sample_rate_hz, config.sample_rate_hz)[:, :n_samples]
     data, mastoids = filtered[: len(dead)], filtered[len(dead) :]
-    bad = dead | _deviant(data, dead, config.bad_channel_std_ratio) if repair else dead
+    known = dead
+    if repair:
+        known = known | np.isin(sensors.names, trial.marked_bads)
+        if config.saturated_share is not None:
+            known = known | (saturated(trial.data) > config.saturated_share)
+        if known.all():
+            raise TaskError("every channel is flat, saturated, marked bad or holds values that are not numbers")
+    bad = known | _deviant(data, known, config.bad_channel_std_ratio) if repair else dead
     if 2 * int(bad.sum()) > len(bad):
         raise TaskError(f"{int(bad.sum())} of {len(bad)} channels are bad, more than half")
     mendable = sensors.positions is not None

@@ -132,6 +132,9 @@ def test_cnd_subject_with_faults_in_some_trials(tmp_path: Path, corpus: Artefact
     assert table["bads"] == [names[5], names[9]]
     assert {trial["key"]: trial["bads"] for trial in table["trials"]}["audio2/0"] == [names[9]]
     reasons = {part["trial"]: part["reason"] for part in table["skipped"]}
+    assert [part["piece"] for part in table["skipped"]] == ["audio10", "audio1"]
+    assert result.metrics["skipped"][0].startswith("trial 3 (audio10): every channel")
+    assert table["other_channels"] == {"Mastoids": ["1", "2"]}
     assert "every channel" in reasons["3"]
     assert "before audio1 does" in reasons["4"]
     assert table["simulated"] is False
@@ -161,6 +164,15 @@ def test_channels_that_cannot_be_repaired_are_removed(tmp_path: Path, corpus: Ar
     assert table["channels"] == ["E1", "E2", "E4", "E5", "E6"]
     assert table["removed"] == ["E3"]
     assert arrays["audio1/0"].shape[1] == 5
+    assert "no positions of its channels are known" in table["skipped"][-1]["reason"]
+
+
+def test_the_order_of_presentation_is_kept(tmp_path: Path, corpus: Artefact, make_cell: MakeCell) -> None:
+    struct = {**subject_struct(1), "origTrialPosition": np.array([3.0, 1.0, 2.0])}
+    _, _, table = outcome(make_cell("a", "eeg", cnd_config(write_subject(tmp_path, struct)), corpus=corpus))
+    assert [trial["original_position"] for trial in table["trials"]] == [3, 1, 2]
+    _, _, table = outcome(make_cell("b", "eeg", cnd_config(write_subject(tmp_path, subject_struct(1))), corpus=corpus))
+    assert [trial["original_position"] for trial in table["trials"]] == [None, None, None]
 
 
 def test_a_lost_subject_says_why_and_the_others_go_on(tmp_path: Path, corpus: Artefact, make_cell: MakeCell) -> None:
