@@ -104,13 +104,14 @@ def check(path: str, audio: str, trials: str | None, tolerance: int) -> int:
     return 1 if refused or not found or any(part.trial != "-" for part in skipped) else 0
 
 
-_CHECKED = ("piece", "trial", "lag", "r", "lag of start", "lag of end", "longer by (s)", "verdict")
+_CHECKED = ("piece", "trial", "lag", "r", "lag of parts", "longer by (s)", "verdict")
 
 
 def _checked(one: Alignment, wrong: str | None) -> list[str]:
-    parts = [f"{part.samples:+d}" if part is not None else "-" for part in (one.start, one.end)]
+    lags = sorted(part.samples for part in one.parts)
+    parts = f"{lags[0]:+d} to {lags[-1]:+d}" if lags else "-"
     whole = [f"{one.whole.samples:+d}", f"{one.whole.r:.3f}"]
-    return [one.recording, str(one.trial), *whole, *parts, f"{one.seconds_more:+.2f}", "MISALIGNED" if wrong else "ok"]
+    return [one.recording, str(one.trial), *whole, parts, f"{one.seconds_more:+.2f}", "MISALIGNED" if wrong else "ok"]
 
 
 def _corpus(audio: str, folder: Path) -> Artefact:

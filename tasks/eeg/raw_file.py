@@ -121,10 +121,14 @@ def copy_here(file: RawFile, folder: Path, open_file: OpenFile) -> Path:
             with open_file(part.path) as stream, (folder / PurePosixPath(part.path).name).open("wb") as copy:
                 shutil.copyfileobj(stream, copy, 1 << 20)
         except FileNotFoundError:
-            raise TaskError("there is no such file in eeg.raw.path") from None
+            raise TaskError(f"{_which(part, file)}there is no such file in eeg.raw.path") from None
         except OSError as error:
-            raise TaskError(f"can't be opened ({error.strerror or error})") from None
+            raise TaskError(f"{_which(part, file)}can't be opened ({error.strerror or error})") from None
     return folder / PurePosixPath(file.path).name
+
+
+def _which(part: RawPart, file: RawFile) -> str:
+    return "" if part is file else f"its part {PurePosixPath(part.path).name}: "
 
 
 def bad_spans(raw: Any, from_s: float, to_s: float) -> tuple[tuple[float, float, str], ...]:

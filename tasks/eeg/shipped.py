@@ -18,8 +18,9 @@ from tasks.eeg.pairing import pair_trials
 from tasks.eeg.trials import Floats, Skipped
 
 MAX_LAG_S = 10.0
-MIN_PART_S = 20.0
-"""Beginning and end are compared by themselves where a third of the stimulus is at least this long."""
+PART_S, PART_REACH_S = 20.0, 1 / 16
+"""Parts of this length are compared by themselves, up to so far from the lag of the whole: less than a short note, so
+that in steady music no part is taken for its neighbour by a note."""
 
 MIN_R = 0.2
 """Below this correlation the peak is no evidence that the two are the same music."""
@@ -103,8 +104,8 @@ class Lag:
     r: float
 
 
-def lag_between(ours: Floats, shipped: Floats, rate_hz: float) -> Lag:
-    """Lag of the largest cross-correlation of two envelopes, up to 10 s either way.
+def lag_between(ours: Floats, shipped: Floats, rate_hz: float, around: int = 0, reach_s: float = MAX_LAG_S) -> Lag:
+    """Lag of the largest cross-correlation of two envelopes.
 
     Parameters
     ----------
@@ -112,6 +113,10 @@ def lag_between(ours: Floats, shipped: Floats, rate_hz: float) -> Lag:
         Envelopes at the same rate, which may differ in length.
     rate_hz : float
         Their samples per second.
+    around : int
+        Samples at which the search has its middle.
+    reach_s : float
+        How far it goes either way; never beyond half of the shorter envelope.
 
     Returns
     -------
@@ -122,7 +127,9 @@ def lag_between(ours: Floats, shipped: Floats, rate_hz: float) -> Lag:
     if min(a.size, b.size) < 2 or not a.std() > 0 or not b.std() > 0:
         return Lag(0, 0.0)
     lags = signal.correlation_lags(a.size, b.size)
-    near = np.abs(lags) <= min(MAX_LAG_S * rate_hz, min(a.size, b.size) // 2)
+    near = (np.abs(lags - around) <= reach_s * rate_hz) & (np.abs(lags) <= min(a.size, b.size) // 2)
+    if not near.any():
+        return Lag(around, 0.0)
     best = int(lags[near][np.argmax(signal.correlate(a, b, method="fft")[near])])
     a, b = (a[best:], b) if best >= 0 else (a, b[-best:])
     n = min(a.size, b.size)
@@ -133,7 +140,7 @@ def lag_between(ours: Floats, shipped: Floats, rate_hz: float) -> Lag:
 
 @dataclass(frozen=True)
 class Alignment:
-    """One piece against the shipped envelope of its first trial; `start` and `end` are of its outer thirds.
+    """One piece against the shipped envelope of its first trial; `parts` are 20 s each, if it has two or more of them.
 
     `seconds_more` is how much longer our audio is than the shipped envelope.
     """
@@ -141,21 +148,19 @@ class Alignment:
     trial: int
     recording: str
     whole: Lag
-    start: Lag | None
-    end: Lag | None
+    parts: tuple[Lag, ...]
     seconds_more: float
 
     def misaligned(self, tolerance_samples: int) -> str | None:
         """Why this piece can't be taken to be aligned, or None."""
         if self.whole.r < MIN_R:
             return f"no common course: r = {self.whole.r:.2f} at best (is it the same piece?)"
+        sure = [part.samples for part in self.parts if part.r >= MIN_R / 2]
+        if sum(abs(samples - self.whole.samples) > tolerance_samples for samples in sure) >= 2:
+            return f"its lag goes from {min(sure)} to {max(sure)} samples from part to part: another tempo"
         if abs(self.whole.samples) > tolerance_samples:
             side = "late" if self.whole.samples > 0 else "early"
             return f"our audio is {abs(self.whole.samples)} samples {side}"
-        if self.start and self.end and min(self.start.r, self.end.r) >= MIN_R:
-            drift = self.end.samples - self.start.samples
-            if max(abs(self.start.samples), abs(self.end.samples), abs(drift)) > tolerance_samples:
-                return f"its lag goes from {self.start.samples} to {self.end.samples} samples: another tempo"
         return None
 
 
@@ -214,10 +219,9 @@ def align(
 
 def compared(number: int, name: str, ours: Floats, series: Floats, rate: int) -> Alignment:
     """Lags of our envelope against the shipped one of trial `number`, both of shape (samples,) at `rate` Hz."""
-    third = min(ours.size, series.size) // 3
-    start = end = None
-    if third >= MIN_PART_S * rate:
-        start = lag_between(ours[:third], series[:third], rate)
-        end = lag_between(ours[2 * third : 3 * third], series[2 * third : 3 * third], rate)
-    more_s = (ours.size - series.size) / rate
-    return Alignment(number, name, lag_between(ours, series, rate), start, end, more_s)
+    whole = lag_between(ours, series, rate)
+    length = round(PART_S * rate)
+    starts = range(0, min(ours.size, series.size) - length + 1, length)
+    cut = [slice(start, start + length) for start in starts] if len(starts) > 1 else []
+    parts = [lag_between(ours[part], series[part], rate, whole.samples, PART_REACH_S) for part in cut]
+    return Alignment(number, name, whole, tuple(parts), (ours.size - series.size) / rate)

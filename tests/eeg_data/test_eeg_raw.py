@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import h5py
 import mne
 import numpy as np
 import pytest
@@ -35,8 +37,10 @@ Told = tuple[Result, dict[str, np.ndarray], dict[str, Any]]
 
 @pytest.fixture
 def read(corpus: Artefact, make_cell: MakeCell) -> Any:
+    numbers = count()
+
     def outcome(folder: Path, rows: list[tuple[Any, ...]], **more: Any) -> Told:
-        cell = make_cell("a", "eeg", raw_config(folder, rows, **more), corpus=corpus)
+        cell = make_cell(f"{next(numbers)}", "eeg", raw_config(folder, rows, **more), corpus=corpus)
         (result,) = run([cell], Context())
         if result.failure is not None:
             return result, {}, {}
@@ -204,6 +208,40 @@ def test_data_of_a_file_elsewhere_are_not_read(tmp_path: Path, read: Any) -> Non
     result, _, _ = read(tmp_path / "data", named(".vhdr"))
     assert result.failure is not None
     assert "file elsewhere" in result.failure or "truncated, damaged" in result.failure
+
+
+def test_hdf5_that_shows_other_files_is_not_read(tmp_path: Path, read: Any) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["data"] = np.zeros(3)
+    with h5py.File(tmp_path / "S1.set", "w") as file:
+        file["EEG"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/data")
+    result, _, _ = read(tmp_path, named(".set"))
+    assert "its part S1.fdt: there is no such file" in (result.failure or "")
+    (tmp_path / "S1.fdt").write_bytes(b"")
+    result, _, _ = read(tmp_path, named(".set"))
+    assert result.failure is not None
+    assert "shows contents of other files" in result.failure
+
+
+def test_a_split_recording_is_read_through_all_its_parts(tmp_path: Path, read: Any) -> None:
+    data = microvolts("long", 300.0)
+    raw_of(data).save(tmp_path / "S1_raw.fif", fmt="double", split_size="2MB", verbose="ERROR")
+    parts = [{"path": str(path)} for path in sorted(tmp_path.glob("S1_raw-*.fif"))]
+    assert parts
+    assert all(belongs_to(Path(part["path"]).name, "S1_raw.fif") for part in parts)
+    rows = [("S1_raw.fif", "audio1", 3.0), ("S1_raw.fif", "audio2", 285.0)]
+    config = raw_config(tmp_path, rows)["raw"]["files"]
+    whole = [{**config[0], "companions": parts}]
+    result, arrays, _ = read(tmp_path, rows, files=whole)
+    assert result.failure is None
+    assert sorted(arrays) == ["audio1/0", "audio2/0"]
+
+
+def test_a_split_recording_without_a_part_is_named(tmp_path: Path, read: Any) -> None:
+    raw_of(microvolts("long", 300.0)).save(tmp_path / "S1_raw.fif", fmt="double", split_size="2MB", verbose="ERROR")
+    (tmp_path / "S1_raw-1.fif").unlink()
+    result, _, _ = read(tmp_path, [("S1_raw.fif", "audio1", 3.0)])
+    assert "S1_raw-1.fif" in (result.failure or "")
 
 
 def test_positions_are_brought_to_the_sphere() -> None:
