@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal
@@ -42,11 +42,14 @@ class Clean:
         Channels found bad.
     unrepaired : tuple of str
         Those of them that could not be interpolated, because positions are unknown.
+    why : dict of str to str
+        By bad channel, the first that holds: not numbers or flat, marked bad, saturated, deviant.
     """
 
     data: Floats
     bads: tuple[str, ...]
     unrepaired: tuple[str, ...]
+    why: dict[str, str] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=16)
@@ -181,6 +184,14 @@ def _deviant(data: Floats, dead: Bools, ratio: float) -> Bools:
     return np.asarray(~dead & ((deviation > ratio * median) | (deviation < median / ratio)))
 
 
+def _told_by_itself(trial: Trial, sensors: Sensors, config: PreprocessingConfig) -> dict[str, Bools]:
+    """Channels that are bad however their filtered course compares with the others'."""
+    marked = np.array([name in trial.marked_bads for name in sensors.names])
+    if config.saturated_share is None:
+        return {"marked bad": marked}
+    return {"marked bad": marked, "saturated": saturated(trial.data) > config.saturated_share}
+
+
 def _interpolated(data: Floats, bad: Bools, sensors: Sensors, rate: int) -> Floats:
     """Spherical splines (Perrin et al. 1989) from the good channels."""
     info = mne.create_info(list(sensors.names), rate, "eeg", verbose="ERROR")
@@ -254,14 +265,14 @@ def clean(
     filtered = band_pass(np.concatenate(both), trial.sample_rate_hz, config.band_hz)
     filtered = resample_from(filtered, trial.start_sample, trial.sample_rate_hz, config.sample_rate_hz)[:, :n_samples]
     data, mastoids = filtered[: len(dead)], filtered[len(dead) :]
-    known = dead
+    faults = {"not numbers or flat": dead}
     if repair:
-        known = known | np.isin(sensors.names, trial.marked_bads)
-        if config.saturated_share is not None:
-            known = known | (saturated(trial.data) > config.saturated_share)
+        faults |= _told_by_itself(trial, sensors, config)
+        known = np.logical_or.reduce(list(faults.values()))
         if known.all():
             raise TaskError("every channel is flat, saturated, marked bad or holds values that are not numbers")
-    bad = known | _deviant(data, known, config.bad_channel_std_ratio) if repair else dead
+        faults["deviant"] = _deviant(data, known, config.bad_channel_std_ratio)
+    bad = np.logical_or.reduce(list(faults.values()))
     if 2 * int(bad.sum()) > len(bad):
         raise TaskError(f"{int(bad.sum())} of {len(bad)} channels are bad, more than half")
     mendable = sensors.positions is not None
@@ -270,4 +281,9 @@ def clean(
     good = ~bad | mendable
     data = _referenced(data, good, mastoids if len(mastoids) else None, reference)
     names = tuple(name for name, flag in zip(sensors.names, bad, strict=True) if flag)
-    return Clean(np.ascontiguousarray(data.T), names, () if mendable else names)
+    why = {
+        name: next(fault for fault, found in faults.items() if found[place])
+        for place, name in enumerate(sensors.names)
+        if bad[place]
+    }
+    return Clean(np.ascontiguousarray(data.T), names, () if mendable else names, why)

@@ -205,7 +205,7 @@ def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dic
                 "repetition": trial.repetition,
                 "n_samples": len(arrays[trial.key]),
                 "bads": list(done[trial.key].bads),
-                "marked_bads": list(trial.marked_bads),
+                "bads_why": done[trial.key].why,
                 "original_position": trial.original_position,
                 "bad_spans": [list(span) for span in trial.bad_spans],
             }

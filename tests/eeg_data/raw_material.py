@@ -111,4 +111,8 @@ def raw_config(folder: Path, rows: list[tuple[Any, ...]], **more: Any) -> dict[s
         others = [{"path": str((folder / name).with_suffix(suffix))} for suffix in beside]
         files.append({"name": name, "path": str(folder / name), "companions": others})
     presentations = [dict(zip(keys, row, strict=False)) for row in rows]
-    return {"subject": "S1", "raw": {"presentations": presentations, "files": files, **more}, "preprocessing": {}}
+    return {
+        "subject": "S1",
+        "raw": {"presentations": presentations, "files": files, **more},
+        "preprocessing": {"saturated_share": 0.01},
+    }

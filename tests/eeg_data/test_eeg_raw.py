@@ -104,7 +104,7 @@ def test_bad_channels_other_types_and_bad_spans_are_told(tmp_path: Path, read: A
     assert table["channels"] == list(NAMES)
     assert table["bads"] == ["Pz"]
     first, second, _ = table["trials"]
-    assert first["marked_bads"] == ["Pz"]
+    assert first["bads_why"] == {"Pz": "marked bad"}
     # audio1 was heard from 3 s on: 1.0-4.5, 5.5-6.5 and 6.0-7.0 s of the file, less what was before
     assert first["bad_spans"] == [[0.0, 1.5, "BAD_x"], [2.5, 3.5, "BAD_x"], [3.0, 4.0, "bad y"]]
     assert second["bad_spans"] == []
