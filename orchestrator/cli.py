@@ -249,6 +249,42 @@ def import_weights(
         raise typer.Exit(import_verb(file, ledger))
 
 
+data_app = typer.Typer(no_args_is_help=True, help="Look at an EEG data set before a study uses it.")
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("inspect")
+def data_inspect(
+    path: Annotated[str, typer.Argument(help="a folder in CND layout, or of raw files", metavar="FOLDER")],
+    events: Annotated[
+        str | None, typer.Option("--events", help="for raw files: the table of what was heard when", metavar="TABLE")
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", help="picture of the montage", metavar="FILE.png")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is understood of a data set: subjects, pieces, durations, rates, channels, and what is missing."""
+    with _one_line_errors():
+        from orchestrator.verbs.data import inspect
+
+        raise typer.Exit(inspect(path, events, out, as_json))
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[str, typer.Argument(help="a folder in CND layout", metavar="FOLDER")],
+    audio: Annotated[str, typer.Option("--audio", help="folder of the stimuli: audio or MIDI", metavar="FOLDER")],
+    trials: Annotated[
+        str | None, typer.Option("--trials", help="as eeg.cnd.trials: which trial heard which", metavar="TABLE")
+    ] = None,
+    tolerance: Annotated[int, typer.Option(min=0, help="samples of the shipped envelope that lags may reach")] = 1,
+) -> None:
+    """Compare our envelope of each stimulus with the shipped one; exit 1 when they are not aligned."""
+    with _one_line_errors():
+        from orchestrator.verbs.data import check
+
+        raise typer.Exit(check(path, audio, trials, tolerance))
+
+
 @app.command()
 def ui(
     ledger: LedgerRoot = "./results",

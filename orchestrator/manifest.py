@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from orchestrator.experiment import Experiment, Science
-from orchestrator.outside import OutsideFile, list_files
+from orchestrator.outside import OutsideFile, list_files, open_outside
 from orchestrator.paths import local_folder
 from orchestrator.redaction import redact
 from orchestrator.roles import ROLES
 from orchestrator.storage import Storage
 from orchestrator.trouble import described
-from tasks.eeg.config import CndConfig
+from tasks.contract import TaskError
+from tasks.eeg.config import CndConfig, RawConfig
+from tasks.eeg.events import Presentation, belongs_to, read_events
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MIDI_SUFFIXES = (".mid", ".midi")
@@ -37,6 +39,14 @@ class Subject:
     file: File | None
 
 
+@dataclass(frozen=True)
+class RawSet:
+    """Presentations by subject, and the files that they name: ``{"name", "path", "size", "version", "companions"}``."""
+
+    presentations: Mapping[str, tuple[Presentation, ...]]
+    files: Mapping[str, File]
+
+
 @dataclass
 class Manifest:
     """What was found. `missing` has a sentence for each source that is not there; `options` reach remote ones."""
@@ -44,6 +54,7 @@ class Manifest:
     files: dict[tuple[str, str], tuple[File, ...]] = field(default_factory=dict)
     subjects: dict[str, tuple[Subject, ...]] = field(default_factory=dict)
     companions: dict[str, File] = field(default_factory=dict)
+    raw: dict[tuple[str, str], RawSet] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +77,9 @@ def resolve_also(manifest: Manifest, variants: Iterable[Science], ledger: Storag
         cnd = science.eeg.cnd if science.eeg is not None else None
         if cnd is not None and cnd.path not in manifest.subjects:
             _resolve_cnd(manifest, fingerprints, cnd)
+        raw = science.eeg.raw if science.eeg is not None else None
+        if raw is not None and (raw.path, raw.events) not in manifest.raw:
+            _resolve_raw(manifest, fingerprints, raw)
     fingerprints.keep()
 
 
@@ -118,6 +132,51 @@ def _resolve_trials(manifest: Manifest, fingerprints: Fingerprints, path: str) -
         manifest.companions[path] = {**table, "path": path}
     else:
         manifest.missing.setdefault(path, f"{path}: no such table of trials (eeg.cnd.trials)")
+
+
+def _resolve_raw(manifest: Manifest, fingerprints: Fingerprints, raw: RawConfig) -> None:
+    """The table of events decides who the subjects are; a file that isn't there is told where it is read."""
+    events = _events(manifest, raw)
+    listed = (
+        {} if not events else _by_name(_listed(manifest, raw.path, ("",), "no such folder (eeg.raw.path)"), raw.path)
+    )
+    files: dict[str, File] = {}
+    for name in dict.fromkeys(row.file for rows in events.values() for row in rows):
+        parts = [name, *sorted(other for other in listed if belongs_to(other, name))]
+        found = {part: _described(manifest, fingerprints, listed[part], raw.path) for part in parts if part in listed}
+        first = found.get(name) or {"path": f"{raw.path.rstrip('/')}/{name}", "size": 0, "version": "missing"}
+        others = [file for part, file in found.items() if part != name and file is not None]
+        files[name] = {**first, "name": name, "companions": others}
+    if events and raw.path not in manifest.missing and not any(name in listed for name in files):
+        manifest.missing[raw.events] = f"{raw.path}: none of the files that {raw.events} names is there"
+    if not events:
+        declared = raw.expect.subjects if raw.expect is not None else 1
+        events = {f"subject{number}": () for number in range(1, declared + 1)}
+    elif raw.expect is not None and len(events) != raw.expect.subjects:
+        manifest.notes.append(
+            f"{raw.events}: {len(events)} subjects found, {raw.expect.subjects} expected (eeg.raw.expect)"
+        )
+    manifest.raw[raw.path, raw.events] = RawSet(events, files)
+
+
+def _events(manifest: Manifest, raw: RawConfig) -> Mapping[str, tuple[Presentation, ...]]:
+    try:
+        with open_outside(raw.events, options=manifest.options) as stream:
+            return read_events(raw.events, stream.read())
+    except TaskError as error:
+        manifest.missing[raw.events] = str(error)
+    except FileNotFoundError:
+        manifest.missing[raw.events] = f"{raw.events}: no such table of events (eeg.raw.events)"
+    except Exception as error:  # fsspec and the stores behind it raise whatever they met
+        manifest.missing[raw.events] = f"{redact(raw.events)}: can't be read: {described(error)}"
+    return {}
+
+
+def _by_name(files: Iterable[OutsideFile], folder: str) -> dict[str, OutsideFile]:
+    """Files by their path within `folder`."""
+    local = local_folder(folder)
+    base = str(local) if local is not None else folder.rstrip("/")
+    return {file.path.removeprefix(base).strip("/"): file for file in files}
 
 
 def _listed(manifest: Manifest, path: str, suffixes: tuple[str, ...], absent: str | None = None) -> list[OutsideFile]:

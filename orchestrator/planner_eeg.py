@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.experiment import Science
 from orchestrator.graph import CellSpec
+from orchestrator.planner_raw import plan_raw
 from orchestrator.signature import canonical, sign
 from orchestrator.stages import STAGES
 from tasks.eeg.config import EegConfig, ModelConfig, SimulationConfig
@@ -110,6 +111,8 @@ def _plan_subjects(builder: Builder, science: Science, made: Planned) -> dict[st
     if eeg.simulation is not None:
         names = [f"S{number:02d}" for number in range(1, eeg.simulation.n_subjects + 1)]
         return {name: plan_simulated(builder, science, made, name, {"kind": "listener"}) for name in names}
+    if eeg.raw is not None:
+        return plan_raw(builder, eeg, made)
     cnd = eeg.cnd
     assert cnd is not None
     manifest = builder.manifest
@@ -129,7 +132,7 @@ def _plan_subjects(builder: Builder, science: Science, made: Planned) -> dict[st
                 "trials_file": cnd.trials,
                 "trials_version": manifest.companions.get(cnd.trials or "", {}).get("version"),
             },
-            "preprocessing": eeg.preprocessing.model_dump(mode="json"),
+            "preprocessing": eeg.preprocessing.signed(),
         }
         labels = {"subject": subject.name}
         inputs = {"corpus": made["corpus stimuli"]}
@@ -152,7 +155,7 @@ def plan_simulated(
         "subject": subject,
         **listener,
         "simulation": simulation.model_dump(mode="json", exclude=SIMULATION_LISTED),
-        "preprocessing": science.eeg.preprocessing.model_dump(mode="json"),
+        "preprocessing": science.eeg.preprocessing.model_copy(update={"saturated_share": None}).signed(),
     }
     sources = {"corpus": made["corpus stimuli"], **(inputs or {})}
     if "pitch_surprisal stimuli" in made:

@@ -167,7 +167,8 @@ def test_what_is_wrong_with_trials_and_channels_is_named(finished: tuple[Study, 
         "eeg dataSub6": 0,
     }
     assert any(
-        "trial 2: the EEG ends 4.00 s before tune2 does" in reason for reason in found["eeg dataSub5"]["skipped"]
+        "trial 2 (tune2): the EEG ends 4.00 s before tune2 does" in reason
+        for reason in found["eeg dataSub5"]["skipped"]
     )
 
 

@@ -2,14 +2,13 @@
 
 A subject's ``eeg`` has ``fs``, ``data`` (a cell per trial, samples x channels), ``chanlocs``, ``extChan{1}.data`` with
 the mastoids, and ``paddingStartSample``, the number of samples before the stimulus starts. The trials are in the order
-of the stimuli in ``dataStim.mat``; the order of presentation (``origTrialPosition``) is of no use here.
+of the stimuli in ``dataStim.mat``; the order of presentation is ``origTrialPosition``, which may be empty.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,21 +18,14 @@ from tasks.contract import OpenFile, TaskError
 from tasks.eeg.matlab import cells_of, read_mat, scalar
 from tasks.eeg.montage import positions_for
 from tasks.eeg.pairing import pair_trials, read_trial_table
-from tasks.eeg.trials import Floats, Sensors, Skipped, Trial
+from tasks.eeg.trials import Floats, Sensors, Skipped, Subject, Trial
+
+__all__ = ["Subject", "external_channels", "original_order", "read_sensors", "read_subject", "stimulus_durations"]
 
 DURATION_TOLERANCE_S = 2.0
 """A recording may differ by this much from its stimulus in ``dataStim.mat``: renderings differ in how they fade out."""
 
 _HEAD_RADIUS_M = 0.095
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One subject's usable trials, its channels, and what was left out."""
-
-    trials: list[Trial]
-    sensors: Sensors
-    skipped: list[Skipped]
 
 
 def _sample_rate(path: str, eeg: Mapping[str, Any]) -> float:
@@ -51,6 +43,16 @@ def _padding(path: str, eeg: Mapping[str, Any]) -> int:
     if not (np.isfinite(padding) and padding >= 0):
         raise TaskError(f"{path}: eeg.paddingStartSample is {padding:g}: it must be a number of samples, 0 or more")
     return int(padding)
+
+
+def original_order(eeg: Mapping[str, Any], n_trials: int) -> list[int] | None:
+    """The how-manieth presentation (from 1) each trial was, or None where the file doesn't say it of every trial."""
+    try:
+        found = np.asarray(eeg.get("origTrialPosition", ()), dtype=np.float64).ravel()
+    except (TypeError, ValueError):
+        return None
+    whole = found.size == n_trials and bool((found == np.round(found)).all()) and np.unique(found).size == n_trials
+    return [int(position) for position in found] if whole and n_trials else None
 
 
 def _locations(eeg: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -142,6 +144,24 @@ def _mastoids(eeg: Mapping[str, Any]) -> list[Any]:
     return []
 
 
+def external_channels(eeg: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Names of the external channels by the description of their group; numbers where they have no names."""
+    groups = eeg.get("extChan")
+    found: dict[str, tuple[str, ...]] = {}
+    listed = [groups] if isinstance(groups, Mapping) else cells_of([] if groups is None else groups)
+    for place, group in enumerate(listed):
+        trials = cells_of(group.get("data", [])) if isinstance(group, Mapping) else []
+        widths = [min(np.shape(trial)) for trial in trials if np.ndim(trial) == 2]
+        if not widths:
+            continue
+        description = group.get("description")
+        kind = description if isinstance(description, str) and description else f"external {place + 1}"
+        labels = [str(entry.get("labels")) for entry in _locations(group) if entry.get("labels")]
+        names = labels if len(labels) == widths[0] else [f"{k + 1}" for k in range(widths[0])]
+        found[kind] = tuple(names)
+    return found
+
+
 def _check(matrix: Floats, n_channels: int, stimulus: Recording, heard_s: float | None, whole: bool) -> str | None:
     """What is wrong with a trial, or None."""
     if matrix.size == 0:
@@ -217,6 +237,7 @@ def read_subject(
     if len(external) != n_trials:
         external = [None] * n_trials
     padding = _padding(path, eeg)
+    order = original_order(eeg, n_trials)
     trials: list[Trial] = []
     repetitions: Counter[str] = Counter()
     for number, stimulus in sorted(pairs.items()):
@@ -225,12 +246,15 @@ def read_subject(
         matrix = matrices[number - 1]
         wrong = _check(matrix, n_channels, stimulus, durations[number - 1] if durations else None, whole)
         if wrong:
-            skipped.append(Skipped(str(number), wrong))
+            skipped.append(Skipped(str(number), wrong, stimulus.id))
             continue
         mastoids = _two_mastoids(external[number - 1], matrix.shape[1])
         start = padding + round(rate * stimulus.start_sample / stimulus.sample_rate_hz)
-        trials.append(Trial(str(number), stimulus.id, repetition, matrix, mastoids, rate, start, stimulus.duration_s))
-    return Subject(trials, read_sensors(eeg, n_channels), skipped)
+        position = order[number - 1] if order else None
+        trials.append(
+            Trial(str(number), stimulus.id, repetition, matrix, mastoids, rate, start, stimulus.duration_s, position)
+        )
+    return Subject(trials, read_sensors(eeg, n_channels), skipped, external_channels(eeg))
 
 
 def _two_mastoids(value: Any, n_samples: int) -> Floats | None:

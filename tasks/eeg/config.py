@@ -40,6 +40,21 @@ class CndConfig(Config):
     expect: ExpectConfig | None = None
 
 
+class RawConfig(Config):
+    """A folder with files that MNE reads (FIF, BDF, EDF, BrainVision, EEGLAB ...), and a table of what was heard when.
+
+    `events` is a csv or tsv with the columns subject, file (within `path`), recording (a file name of the stimuli) and
+    onset_s (seconds from the file's first sample), and, if known, duration_s and repetition (1, 2, ...). `mastoids` are
+    the channels for the reference of that name; `not_eeg` are channels that the file wrongly calls EEG.
+    """
+
+    path: str = Field(min_length=1)
+    events: str = Field(min_length=1)
+    mastoids: tuple[str, ...] = ()
+    not_eeg: tuple[str, ...] = ()
+    expect: ExpectConfig | None = None
+
+
 class ExpectConfig(Config):
     """How many subjects and pieces a data set is declared to have."""
 
@@ -52,13 +67,15 @@ class PreprocessingConfig(Config):
 
     The defaults are those of Di Liberto et al. 2020 (eLife 51784), with the average reference instead of the mastoids.
     A channel is bad when its standard deviation is more than `bad_channel_std_ratio` times the channels' median, or
-    less than the median over it.
+    less than the median over it; so is one that the file marks, and one that is saturated: more than
+    `saturated_share` of its samples lie in stretches of 5 or more at its largest or smallest value (None: not asked).
     """
 
     band_hz: tuple[Positive, Positive] = (1.0, 8.0)
     sample_rate_hz: int = Field(64, ge=2)
     reference: Literal["average", "mastoids"] = "average"
     bad_channel_std_ratio: float = Field(3.0, gt=1)
+    saturated_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(0.01, json_schema_extra={"neutral": None})
 
     @model_validator(mode="after")
     def _band_fits(self) -> PreprocessingConfig:
@@ -145,10 +162,11 @@ class CanariesConfig(Config):
 
 
 class EegConfig(Config):
-    """One EEG data set and everything done with it. Exactly one of `simulation` and `cnd` is given."""
+    """One EEG data set and everything done with it. Exactly one of `simulation`, `cnd` and `raw` is given."""
 
     simulation: SimulationConfig | None = None
     cnd: CndConfig | None = None
+    raw: RawConfig | None = Field(None, json_schema_extra={"neutral": None})
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     trf: TrfConfig = TrfConfig()
     permutations: PermutationsConfig = PermutationsConfig()
@@ -157,9 +175,13 @@ class EegConfig(Config):
 
     @model_validator(mode="after")
     def _one_source(self) -> EegConfig:
-        if (self.simulation is None) == (self.cnd is None):
-            given = "neither is given" if self.cnd is None else "both are given; set the other to null"
-            raise ValueError(f"simulation, cnd: exactly one of them says where the EEG comes from, {given}")
+        given = [name for name in ("simulation", "cnd", "raw") if getattr(self, name) is not None]
+        if len(given) != 1:
+            said = {0: "none is given", 2: "both are given; set the other to null"}.get(
+                len(given), "all are given; set the others to null"
+            )
+            named = ", ".join(given or ("simulation", "cnd", "raw"))
+            raise ValueError(f"{named}: exactly one of them says where the EEG comes from, {said}")
         return self
 
     @model_validator(mode="after")

@@ -69,6 +69,21 @@ def _read_v73(path: str, content: bytes) -> dict[str, Any]:
             raise TaskError(f"{path}: truncated or damaged ({reason}); copy it again") from None
 
 
+def is_self_contained(path: Path) -> bool:
+    """Whether a local file, if it is HDF5, shows nothing of other files."""
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        return True
+    try:
+        _check_self_contained(path)
+    except _LeadsOutside:
+        return False
+    except Exception:  # damaged: whoever reads it will say how
+        return True
+    return True
+
+
 class _LeadsOutside(Exception):
     """HDF5 can name other files of the machine that reads it as part of its own content."""
 

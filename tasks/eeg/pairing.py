@@ -46,7 +46,7 @@ def read_trial_table(path: str, open_file: OpenFile) -> dict[int, str]:
     return table
 
 
-def _aliases(stimuli: Sequence[Recording]) -> dict[str, Recording]:
+def aliases_of(stimuli: Sequence[Recording]) -> dict[str, Recording]:
     """Recordings by everything that a table may call them: id, file name, file name without suffix."""
     found: dict[str, Recording] = {}
     for stimulus in stimuli:
@@ -55,6 +55,18 @@ def _aliases(stimuli: Sequence[Recording]) -> dict[str, Recording]:
                 name = PurePosixPath(place.replace("\\", "/"))
                 found |= {name.name: stimulus, name.stem: stimulus}
     return found | {stimulus.piece: stimulus for stimulus in stimuli} | {stimulus.id: stimulus for stimulus in stimuli}
+
+
+def heard_by_name(name: str, aliases: Mapping[str, Recording]) -> Recording | None:
+    """The recording that a table means by `name`: its id, piece or file name, with any suffix or none."""
+    return aliases.get(name, aliases.get(PurePosixPath(name).stem))
+
+
+def not_among(name: str, aliases: Mapping[str, Recording]) -> str:
+    """The sentence for a name that is no stimulus, with the nearest one that is."""
+    near = get_close_matches(name, aliases, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"heard {name}, which is not among the stimuli{hint}"
 
 
 def pair_trials(
@@ -78,18 +90,16 @@ def pair_trials(
                 "is unknown: give cnd.trials, a csv with the columns trial and recording"
             )
         return {number: ordered[(number - 1) % len(ordered)] for number in range(1, n_trials + 1)}, []
-    aliases = _aliases(stimuli)
+    aliases = aliases_of(stimuli)
     pairs: dict[int, Recording] = {}
     skipped: list[Skipped] = []
     for number in range(1, n_trials + 1):
         name = table.get(number)
-        stimulus = aliases.get(name, aliases.get(PurePosixPath(name).stem)) if name else None
+        stimulus = heard_by_name(name, aliases) if name else None
         if stimulus is not None:
             pairs[number] = stimulus
         elif name:
-            near = get_close_matches(name, aliases, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            skipped.append(Skipped(str(number), f"heard {name}, which is not among the stimuli{hint}"))
+            skipped.append(Skipped(str(number), not_among(name, aliases)))
         else:
             skipped.append(Skipped(str(number), "has no row in the table of trials"))
     beyond = sorted(number for number in table if number > n_trials)

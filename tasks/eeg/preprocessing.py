@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal
@@ -24,6 +24,9 @@ ORDER = 2
 SHORTER_BY_MAX_S = 0.1
 """An EEG that ends this much before its recording does is still used; one that ends earlier is not."""
 
+SATURATED_RUN = 5
+"""So many equal samples at a channel's largest or smallest value are an amplifier at its limit."""
+
 _MAX_RATIO = 4096
 
 
@@ -39,11 +42,14 @@ class Clean:
         Channels found bad.
     unrepaired : tuple of str
         Those of them that could not be interpolated, because positions are unknown.
+    why : dict of str to str
+        By bad channel, the first that holds: not numbers or flat, marked bad, saturated, deviant.
     """
 
     data: Floats
     bads: tuple[str, ...]
     unrepaired: tuple[str, ...]
+    why: dict[str, str] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=16)
@@ -147,11 +153,43 @@ def _dead(data: Floats) -> Bools:
         return np.asarray(~np.isfinite(data).all(axis=1) | (np.ptp(data, axis=1) == 0))
 
 
+def saturated(data: Floats) -> Floats:
+    """Share of each channel's samples that lie in stretches of 5 or more at its largest or smallest value.
+
+    Parameters
+    ----------
+    data : ndarray, shape (C, samples)
+        As recorded, before any filter; channels that are flat or not finite get 0.
+
+    Returns
+    -------
+    ndarray of float64, shape (C,)
+    """
+    shares = np.zeros(len(data))
+    for place, values in enumerate(data):
+        low, high = values.min(), values.max()
+        if not low < high:  # flat, or with NaN
+            continue
+        for limit in (low, high):
+            edges = np.flatnonzero(np.diff(np.concatenate([[0], values == limit, [0]]).astype(np.int8)))
+            lengths = edges[1::2] - edges[::2]
+            shares[place] += lengths[lengths >= SATURATED_RUN].sum() / values.size
+    return shares
+
+
 def _deviant(data: Floats, dead: Bools, ratio: float) -> Bools:
     """Channels whose standard deviation is more than `ratio` times, or less than 1/`ratio` of, the median one."""
     deviation = data.std(axis=1)
     median = np.median(deviation[~dead])
     return np.asarray(~dead & ((deviation > ratio * median) | (deviation < median / ratio)))
+
+
+def _told_by_itself(trial: Trial, sensors: Sensors, config: PreprocessingConfig) -> dict[str, Bools]:
+    """Channels that are bad however their filtered course compares with the others'."""
+    marked = np.array([name in trial.marked_bads for name in sensors.names])
+    if config.saturated_share is None:
+        return {"marked bad": marked}
+    return {"marked bad": marked, "saturated": saturated(trial.data) > config.saturated_share}
 
 
 def _interpolated(data: Floats, bad: Bools, sensors: Sensors, rate: int) -> Floats:
@@ -227,7 +265,14 @@ def clean(
     filtered = band_pass(np.concatenate(both), trial.sample_rate_hz, config.band_hz)
     filtered = resample_from(filtered, trial.start_sample, trial.sample_rate_hz, config.sample_rate_hz)[:, :n_samples]
     data, mastoids = filtered[: len(dead)], filtered[len(dead) :]
-    bad = dead | _deviant(data, dead, config.bad_channel_std_ratio) if repair else dead
+    faults = {"not numbers or flat": dead}
+    if repair:
+        faults |= _told_by_itself(trial, sensors, config)
+        known = np.logical_or.reduce(list(faults.values()))
+        if known.all():
+            raise TaskError("every channel is flat, saturated, marked bad or holds values that are not numbers")
+        faults["deviant"] = _deviant(data, known, config.bad_channel_std_ratio)
+    bad = np.logical_or.reduce(list(faults.values()))
     if 2 * int(bad.sum()) > len(bad):
         raise TaskError(f"{int(bad.sum())} of {len(bad)} channels are bad, more than half")
     mendable = sensors.positions is not None
@@ -236,4 +281,9 @@ def clean(
     good = ~bad | mendable
     data = _referenced(data, good, mastoids if len(mastoids) else None, reference)
     names = tuple(name for name, flag in zip(sensors.names, bad, strict=True) if flag)
-    return Clean(np.ascontiguousarray(data.T), names, () if mendable else names)
+    why = {
+        name: next(fault for fault, found in faults.items() if found[place])
+        for place, name in enumerate(sensors.names)
+        if bad[place]
+    }
+    return Clean(np.ascontiguousarray(data.T), names, () if mendable else names, why)

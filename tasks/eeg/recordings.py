@@ -4,50 +4,50 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from pydantic import field_validator
 from safetensors.numpy import save_file
 
 from tasks.alignment import note_ic
 from tasks.audio.recording import Recording, load_audio, recordings
 from tasks.config import Config
 from tasks.contract import Artefact, Cell, Context, OpenFile, Result, TaskError
-from tasks.eeg.cnd import read_subject
 from tasks.eeg.config import PreprocessingConfig, SimulationConfig
 from tasks.eeg.features import envelope, onsets
 from tasks.eeg.preprocessing import Clean, clean
+from tasks.eeg.raw import RawFiles
 from tasks.eeg.responses import Driver, Kind, compressed
 from tasks.eeg.simulation import DRIVERS, Stimulus, frame_driver, note_impulses, simulate, z_scored
+from tasks.eeg.sources import CndFiles, marked, read_source
 from tasks.eeg.trials import Floats, Sensors, Skipped, Trial
 from tasks.ic import read_ic
 from tasks.pitch import read_surprisal
 
 
-class CndFiles(Config):
-    """One subject's file, its data set's stimulus file, and the table of trials; versions name their content."""
-
-    file: str
-    size: int | None = None
-    version: str | None = None
-    stimulus_file: str | None = None
-    stimulus_version: str | None = None
-    trials_file: str | None = None
-    trials_version: str | None = None
-
-
 class EegCellConfig(Config):
-    """The config of one subject: read from `cnd`, or simulated as a listener of `kind`."""
+    """The config of one subject: read from `cnd` or `raw`, or simulated as a listener of `kind`."""
 
     subject: str
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     cnd: CndFiles | None = None
+    raw: RawFiles | None = None
     seed: int = 0
     kind: Kind = "listener"
     simulation: SimulationConfig | None = None
     n_channels: int = 64
     snr_db: float | None = None
+
+    @field_validator("preprocessing", mode="before")
+    @classmethod
+    def _as_signed(cls, value: Any) -> Any:
+        return PreprocessingConfig.of_signed(value) if isinstance(value, Mapping) else value
+
+    @property
+    def simulated(self) -> bool:
+        return self.cnd is None and self.raw is None
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class _Heard:
     sensors: Sensors
     skipped: Sequence[Skipped]
     truth: dict[str, Any] | None
+    other_channels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class _Envelopes:
@@ -147,29 +148,6 @@ def _simulated(cell: Cell, config: EegCellConfig, envelopes: _Envelopes, open_fi
     return _Heard(made.trials, made.sensors, (), made.truth(config.preprocessing))
 
 
-def _need_all_stimuli(corpus: Artefact) -> None:
-    """Trials are paired with recordings by counting only when no recording of the data set is missing."""
-    dataset = corpus.config.get("dataset") or {}
-    chosen = dataset.get("split", "all") != "all" and dataset.get("split_by") != "within_recording"
-    lost = [part["file"] for part in json.loads(corpus.read_bytes("corpus.json"))["skipped"]]
-    if chosen or lost or dataset.get("pieces") is not None:
-        why = f"{', '.join(lost[:3])} can't be read" if lost else "data.stimuli has split or pieces"
-        raise TaskError(
-            f"which trial heard which recording is unknown, because some stimuli are left out ({why}): give "
-            "cnd.trials, a csv with the columns trial and recording"
-        )
-
-
-def _read(cell: Cell, files: CndFiles, open_file: OpenFile) -> _Heard:
-    corpus = cell.input("corpus")
-    if files.trials_file is None:
-        _need_all_stimuli(corpus)
-    dataset = corpus.config.get("dataset") or {}
-    whole = dataset.get("excerpt_s") is None and dataset.get("split_by") != "within_recording"
-    subject = read_subject(files.file, files.stimulus_file, files.trials_file, recordings(corpus), whole, open_file)
-    return _Heard(subject.trials, subject.sensors, subject.skipped, None)
-
-
 def _cleaned(heard: _Heard, config: EegCellConfig, scalp: bool) -> tuple[dict[str, Clean], list[Skipped]]:
     """Cleaned trials by key, and those left out with their reasons."""
     done: dict[str, Clean] = {}
@@ -179,11 +157,12 @@ def _cleaned(heard: _Heard, config: EegCellConfig, scalp: bool) -> tuple[dict[st
             reference = config.preprocessing.reference if scalp else None
             done[trial.key] = clean(trial, heard.sensors, config.preprocessing, reference, repair=scalp)
         except TaskError as error:
-            unclean.append(Skipped(trial.name, str(error)))
+            unclean.append(Skipped(trial.name, str(error), trial.recording))
     if not done:
         reasons = "; ".join(str(part) for part in (unclean or heard.skipped)[:3]) or "there are none"
         raise TaskError(f"{config.subject}: no trial can be used: {reasons}")
-    return done, [*heard.skipped, *unclean]
+    used = [trial for trial in heard.trials if trial.key in done]
+    return done, [*heard.skipped, *unclean, *marked(used)]
 
 
 def _scaled(done: Mapping[str, Clean], kept: Sequence[int], per_channel: bool) -> dict[str, np.ndarray[Any, Any]]:
@@ -214,8 +193,9 @@ def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dic
         "sample_rate_hz": rate,
         "channels": [heard.sensors.names[place] for place in kept],
         "positions": None if positions is None else positions[kept].tolist(),
-        "simulated": config.cnd is None,
+        "simulated": config.simulated,
         "bads": bads,
+        "other_channels": {kind: list(names) for kind, names in heard.other_channels.items()},
         "removed": [name for name in bads if name in lost],
         "trials": [
             {
@@ -225,11 +205,14 @@ def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dic
                 "repetition": trial.repetition,
                 "n_samples": len(arrays[trial.key]),
                 "bads": list(done[trial.key].bads),
+                "bads_why": done[trial.key].why,
+                "original_position": trial.original_position,
+                "bad_spans": [list(span) for span in trial.bad_spans],
             }
             for trial in heard.trials
             if trial.key in done
         ],
-        "skipped": [{"trial": part.trial, "reason": part.reason} for part in skipped],
+        "skipped": [{"trial": part.trial, "piece": part.piece, "reason": part.reason} for part in skipped],
         "truth": heard.truth,
     }
     save_file({key: arrays[key] for key in sorted(arrays)}, cell.out_dir / "eeg.safetensors")
@@ -239,7 +222,7 @@ def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dic
         "seconds": sum(len(values) for values in arrays.values()) / rate,
         "n_bad_channels": len(bads),
         "skipped": [str(part) for part in skipped[:20]],
-        "simulated": config.cnd is None,
+        "simulated": config.simulated,
     }
 
 
@@ -266,10 +249,11 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     envelopes = _Envelopes()
     for done, cell in enumerate(cells):
         config = EegCellConfig.model_validate(cell.config)
-        scalp = config.cnd is not None or config.kind in ("listener", "positive")
+        scalp = not config.simulated or config.kind in ("listener", "positive")
         try:
-            if config.cnd is not None:
-                heard = _read(cell, config.cnd, context.open_file)
+            if not config.simulated:
+                found = read_source(cell.input("corpus"), config.subject, config.cnd, config.raw, context.open_file)
+                heard = _Heard(found.trials, found.sensors, found.skipped, None, found.other_channels)
             else:
                 heard = _simulated(cell, config, envelopes, context.open_file)
             metrics = _write(cell, config, heard, scalp)

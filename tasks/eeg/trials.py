@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,12 @@ class Trial:
         Index in `data` of the recording's first instant; what lies before is padding.
     duration_s : float
         How long the recording lasts.
+    original_position : int or None
+        The how-manieth presentation of its session this was (from 1), where the data say so.
+    marked_bads : tuple of str
+        Channels that the file itself calls bad.
+    bad_spans : tuple of (from_s, to_s, description)
+        Parts of the recording, in its own seconds, that the file's annotations call bad.
     """
 
     name: str
@@ -48,6 +55,9 @@ class Trial:
     sample_rate_hz: float
     start_sample: int
     duration_s: float
+    original_position: int | None = None
+    marked_bads: tuple[str, ...] = ()
+    bad_spans: tuple[tuple[float, float, str], ...] = ()
 
     @property
     def key(self) -> str:
@@ -57,10 +67,34 @@ class Trial:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A part of the data that is left out, and why; `trial` is ``-`` where it is no trial."""
+    """A part of the data that is left out, and why; `trial` is ``-`` where it is no trial, `piece` what it heard."""
 
     trial: str
     reason: str
+    piece: str | None = None
 
     def __str__(self) -> str:
-        return self.reason if self.trial == "-" else f"trial {self.trial}: {self.reason}"
+        heard = f" ({self.piece})" if self.piece else ""
+        return self.reason if self.trial == "-" else f"trial {self.trial}{heard}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One subject's usable trials, its channels, and what was left out.
+
+    `other_channels` are the names of the channels that are no EEG, by their type.
+    """
+
+    trials: list[Trial]
+    sensors: Sensors
+    skipped: list[Skipped]
+    other_channels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def union_s(spans: tuple[tuple[float, float, str], ...]) -> float:
+    """Seconds that lie in at least one of the spans (from_s, to_s, description)."""
+    total_s, reached_s = 0.0, float("-inf")
+    for from_s, to_s, _ in sorted(spans):
+        total_s += max(0.0, to_s - max(from_s, reached_s))
+        reached_s = max(reached_s, to_s)
+    return total_s

@@ -290,7 +290,9 @@ def test_a_trial_that_is_no_matrix_of_numbers_is_named(tmp_path: Path, corpus: A
     struct["data"][0, 1] = "a word"
     found = read(corpus, write_subject(tmp_path, struct))
     assert [trial.recording for trial in found.trials] == ["audio1", "audio10"]
-    assert [str(part) for part in found.skipped] == ["trial 2: is empty, or no matrix of numbers (samples x channels)"]
+    assert [str(part) for part in found.skipped] == [
+        "trial 2 (audio2): is empty, or no matrix of numbers (samples x channels)"
+    ]
     for wrong in ("words", cells(["a", "b", "c"]), np.zeros((0, 0))):
         with pytest.raises(TaskError, match=r"dataSub1\.mat: not a CND file"):
             read(corpus, write_subject(tmp_path, {**struct, "data": wrong}))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tasks.contract import TaskError
 from tasks.eeg.config import PreprocessingConfig
 from tasks.eeg.montage import biosemi_64, positions_for
-from tasks.eeg.preprocessing import band_pass, clean, resample_from
+from tasks.eeg.preprocessing import band_pass, clean, resample_from, saturated
 from tasks.eeg.trials import Sensors, Trial
 
 CONFIG = PreprocessingConfig()
@@ -74,7 +76,7 @@ def test_eeg_a_little_short_is_kept_and_much_too_short_is_not() -> None:
         clean(trial(data, duration_s=10.5), PAIR, CONFIG, None)
 
 
-@pytest.mark.parametrize("fault", ["flat", "nan", "loud", "quiet"])
+@pytest.mark.parametrize("fault", ["flat", "nan", "loud", "quiet", "saturated"])
 def test_bad_channels_are_found_and_interpolated(fault: str) -> None:
     data = smooth_field() + 0.02 * np.random.default_rng(1).normal(size=(64, 512 * 22))
     truth = clean(trial(data), biosemi_64(), CONFIG, None, repair=False).data
@@ -86,6 +88,8 @@ def test_bad_channels_are_found_and_interpolated(fault: str) -> None:
         broken[place, 100:110] = np.nan
     elif fault == "loud":
         broken[place] += 20 * np.random.default_rng(2).normal(size=512 * 22)
+    elif fault == "saturated":
+        broken[place] = np.clip(broken[place], *np.quantile(broken[place], [0.06, 0.94]))
     else:
         broken[place] *= 0.01
     found = clean(trial(broken), biosemi_64(), CONFIG, None)
@@ -93,6 +97,31 @@ def test_bad_channels_are_found_and_interpolated(fault: str) -> None:
     assert np.corrcoef(found.data[:, place], truth[:, place])[0, 1] > 0.97
     others = np.arange(64) != place
     np.testing.assert_allclose(found.data[:, others], truth[:, others], atol=1e-9)
+
+
+def test_channels_that_the_file_marks_are_bad_however_they_look() -> None:
+    data = smooth_field()
+    found = clean(replace(trial(data), marked_bads=("Cz", "Oz")), biosemi_64(), CONFIG, None)
+    assert found.bads == ("Oz", "Cz")
+    assert clean(replace(trial(data), marked_bads=("Cz",)), biosemi_64(), CONFIG, None, repair=False).bads == ()
+
+
+def test_saturation_is_the_share_of_flat_tops() -> None:
+    t = np.arange(1000) / 1000
+    wave = np.sin(2 * np.pi * 2 * t)
+    coarse = np.round(np.random.default_rng(0).normal(size=1000) * 3)
+    found = saturated(np.stack([wave, np.clip(wave, -0.5, 0.5), np.clip(wave, -2, 0.5), coarse, 0 * t, t * np.nan]))
+    # a sine is above one half of its height for a third of the time
+    np.testing.assert_allclose(found, [0, 2 / 3, 1 / 3, 0, 0, 0], atol=0.01)
+
+
+def test_saturation_is_not_asked_where_the_key_is_null() -> None:
+    data = smooth_field()
+    place = biosemi_64().names.index("FC1")
+    data[place] = np.clip(data[place], *np.quantile(data[place], [0.06, 0.94]))
+    assert clean(trial(data), biosemi_64(), CONFIG, None).bads == ("FC1",)
+    asked = CONFIG.model_copy(update={"saturated_share": None})
+    assert clean(trial(data), biosemi_64(), asked, None).bads == ()
 
 
 def test_bad_channels_without_positions_are_handed_back_as_unrepaired() -> None:

@@ -113,7 +113,7 @@ def cnd_config(path: str, **more: Any) -> dict[str, Any]:
         "version": "x",
         "stimulus_version": "y",
     }
-    return {"subject": "dataSub1", "cnd": {**files, **more}, "preprocessing": {}}
+    return {"subject": "dataSub1", "cnd": {**files, **more}, "preprocessing": {"saturated_share": 0.01}}
 
 
 def test_cnd_subject_with_faults_in_some_trials(tmp_path: Path, corpus: Artefact, make_cell: MakeCell) -> None:
@@ -122,6 +122,7 @@ def test_cnd_subject_with_faults_in_some_trials(tmp_path: Path, corpus: Artefact
     struct["data"][0, 1][50, 9] = np.nan
     struct["data"][0, 2][:] = 0.0
     struct["data"][0, 3] = struct["data"][0, 3][:-900]
+    struct["data"][0, 4][:, 20] = np.clip(np.sin(np.arange(len(struct["data"][0, 4])) / 40), -0.5, 0.5)
     path = write_subject(tmp_path, struct)
     cell = make_cell("a", "eeg", cnd_config(path, stimulus_file=write_stimuli(tmp_path)), corpus=corpus)
     result, arrays, table = outcome(cell)
@@ -129,14 +130,23 @@ def test_cnd_subject_with_faults_in_some_trials(tmp_path: Path, corpus: Artefact
     assert sorted(arrays) == ["audio1/0", "audio10/1", "audio2/0", "audio2/1"]
     assert all(np.isfinite(values).all() for values in arrays.values())
     names = biosemi_64().names
-    assert table["bads"] == [names[5], names[9]]
+    assert table["bads"] == [names[5], names[9], names[20]]
+    assert {trial["key"]: trial["bads_why"] for trial in table["trials"]} == {
+        "audio1/0": {names[5]: "not numbers or flat"},
+        "audio2/0": {names[9]: "not numbers or flat"},
+        "audio2/1": {names[20]: "saturated"},
+        "audio10/1": {},
+    }
     assert {trial["key"]: trial["bads"] for trial in table["trials"]}["audio2/0"] == [names[9]]
     reasons = {part["trial"]: part["reason"] for part in table["skipped"]}
+    assert [part["piece"] for part in table["skipped"]] == ["audio10", "audio1"]
+    assert result.metrics["skipped"][0].startswith("trial 3 (audio10): every channel")
+    assert table["other_channels"] == {"Mastoids": ["1", "2"]}
     assert "every channel" in reasons["3"]
     assert "before audio1 does" in reasons["4"]
     assert table["simulated"] is False
     assert table["truth"] is None
-    assert result.metrics["n_bad_channels"] == 2
+    assert result.metrics["n_bad_channels"] == 3
 
 
 def test_cnd_time_base(tmp_path: Path, corpus: Artefact, make_cell: MakeCell) -> None:
@@ -161,6 +171,15 @@ def test_channels_that_cannot_be_repaired_are_removed(tmp_path: Path, corpus: Ar
     assert table["channels"] == ["E1", "E2", "E4", "E5", "E6"]
     assert table["removed"] == ["E3"]
     assert arrays["audio1/0"].shape[1] == 5
+    assert "no positions of its channels are known" in table["skipped"][-1]["reason"]
+
+
+def test_the_order_of_presentation_is_kept(tmp_path: Path, corpus: Artefact, make_cell: MakeCell) -> None:
+    struct = {**subject_struct(1), "origTrialPosition": np.array([3.0, 1.0, 2.0])}
+    _, _, table = outcome(make_cell("a", "eeg", cnd_config(write_subject(tmp_path, struct)), corpus=corpus))
+    assert [trial["original_position"] for trial in table["trials"]] == [3, 1, 2]
+    _, _, table = outcome(make_cell("b", "eeg", cnd_config(write_subject(tmp_path, subject_struct(1))), corpus=corpus))
+    assert [trial["original_position"] for trial in table["trials"]] == [None, None, None]
 
 
 def test_a_lost_subject_says_why_and_the_others_go_on(tmp_path: Path, corpus: Artefact, make_cell: MakeCell) -> None:
