@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.eeg.lacking import of_known
+
 
 def verdict(result: Mapping[str, Any]) -> str:
     """One sentence about the content of ``group.json``."""
@@ -25,14 +27,26 @@ def _features(result: Mapping[str, Any]) -> str:
 
 
 def _people(result: Mapping[str, Any]) -> str:
-    return f"{result['n_subjects']} subject{'s' if result['n_subjects'] != 1 else ''}"
+    n = result["n"]
+    people = f"{of_known(n['subjects'], n['subjects_known'])} subject{'s' if n['subjects_known'] != 1 else ''}"
+    fewest, most = n["pieces"]
+    return (
+        people
+        if fewest == n["pieces_known"]
+        else f"{people}, {_range(fewest, most)} of {n['pieces_known']} pieces each"
+    )
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _judged(result: Mapping[str, Any]) -> str:
     conditions = result["conditions"]
     claimed = [condition for condition in conditions if condition["claimed"]]
     plural = "s" if len(conditions) > 1 else ""
-    searched = f"{len(conditions)} condition{plural} and {len(result['channels'])} channels"
+    channels = of_known(result["n"]["channels"], result["n"]["channels_known"])
+    searched = f"{len(conditions)} condition{plural} and {channels} channels"
     if not claimed:
         least = min(condition["p"] for condition in conditions)
         return (

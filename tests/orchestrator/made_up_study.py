@@ -45,7 +45,9 @@ class FakeLedger:
 
     def finish(self, cell: CellSpec, files: Mapping[str, bytes], metrics: Mapping[str, Any]) -> Any:
         self.files[cell.signature] = dict(files)
-        return self._put(cell, "done", dict(metrics), None)
+        status = self._put(cell, "done", dict(metrics), None)
+        status.files = {name: {} for name in files}
+        return status
 
     def fail(self, cell: CellSpec, sentence: str) -> Any:
         return self._put(cell, "failed", {}, sentence)

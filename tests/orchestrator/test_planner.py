@@ -63,7 +63,7 @@ GOLDEN: dict[str, str] = {
     "trf": "1b4df9b16c4b",
     "permutations": "4d656d25069c",
     "canaries": "e8189a6152f2",
-    "group": "7b1695255337",
+    "group": "03595e22a04a",
 }
 
 
