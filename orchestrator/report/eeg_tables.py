@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.report.results import Chosen, Contrast, Group, Intermediate, Interval, Results, Setting
+from orchestrator.report.pitch_arms import arms
+from orchestrator.report.results import Chosen, Cluster, Contrast, Group, Intermediate, Interval, Results, Setting
 from tasks.eeg.contrasts import LEAST_SEEDS
 from tasks.eeg.lacking import listed, of_known
 
+MOST_CLUSTERS = 6
 Table = tuple[tuple[str, ...], Sequence[Mapping[str, Any]]]
 
 
@@ -65,17 +67,22 @@ def _models(n_seeds: int) -> str:
     return "one model" if n_seeds == 1 else f"{n_seeds} seeds"
 
 
-def intermediate_sentences(group: Group) -> list[str]:
+def intermediate_sentences(results: Results, group: Group) -> list[str]:
     """One sentence per arm in which intermediate levels were compared with both ends."""
-    return [_intermediate(row) for row in group.intermediate]
+    return [_intermediate(results, row) for row in group.intermediate]
 
 
-def _intermediate(row: Intermediate) -> str:
+def _intermediate(results: Results, row: Intermediate) -> str:
     low, high = min(row.levels), max(row.levels)
-    verdict = "are best" if row.best else "are not shown to be best"
+    does, not_shown = "are best", "are not shown to be best"
+    if results.simulated:
+        does, not_shown = "best recover the planted response", "are not shown to recover the planted response best"
+    variants = arms(results, results.variants).get(row.arm, [])
+    mark = " (degenerate)" if any(results.degenerate(variant, 0.0) for variant in variants) else ""
     found = (
-        f"Intermediate noise levels ({low:g} to {high:g}) of {row.arm} ({_models(row.n_seeds)}) {verdict}: excess Δr "
-        f"{row.above_clean:+.4f} against s = 0 and {row.above_noisy:+.4f} against s = 0.9, {_p(row.p)} over subjects"
+        f"Intermediate noise levels ({low:g} to {high:g}) of {row.arm} ({_models(row.n_seeds)}) "
+        f"{does if row.best else not_shown}: excess Δr {row.above_clean:+.4f} against s = 0{mark} and "
+        f"{row.above_noisy:+.4f} against s = 0.9, {_p(row.p)} over subjects"
     )
     return found + (f", at {listed(row.channels)}." if row.best else ".")
 
@@ -85,18 +92,23 @@ def sentences(results: Results) -> list[str]:
     group = results.tested
     if group is None:
         return []
-    found = intermediate_sentences(group)
+    found = intermediate_sentences(results, group)
     for family, what in (("levels", "pairs of noise levels"), ("arms", "pairs of arms at one noise level")):
         members = [contrast for contrast in group.contrasts if contrast.family == family]
         if members:
             found.append(_counted(members, what))
-    found += [_chosen(row) for row in group.chosen_level]
-    for cluster in group.clusters:
-        found.append(
-            f"At s = {cluster.noise_level:g} of {cluster.variant} the cluster extends over {listed(cluster.channels)} "
-            f"({len(cluster.channels)} channels, p = {cluster.p:.3g} over subjects, corrected over all conditions)."
-        )
-    return found
+    found += [*map(_chosen, group.chosen_level), *map(_cluster, group.clusters[:MOST_CLUSTERS])]
+    if len(group.clusters) > MOST_CLUSTERS:
+        found.append(f"{len(group.clusters) - MOST_CLUSTERS} more clusters are in clusters.csv.")
+    red = results.canaries is not None and results.canaries.verdict != "green"
+    return ["RED: the canaries failed, so none of this is claimed.", *found] if red and found else found
+
+
+def _cluster(row: Cluster) -> str:
+    return (
+        f"At s = {row.noise_level:g} of {row.variant} the cluster extends over {listed(row.channels)} "
+        f"({len(row.channels)} channels, p = {row.p:.3g} over subjects, corrected over all conditions)."
+    )
 
 
 def _counted(members: list[Contrast], what: str) -> str:

@@ -46,7 +46,7 @@ def _of_listeners(results: Results) -> tuple[str, ...]:
     if claimed and not _red(results):
         sentences.append(_best(results, group, claimed))
     if not _red(results):
-        sentences += eeg_tables.intermediate_sentences(group)
+        sentences += eeg_tables.intermediate_sentences(results, group)
     return (*sentences, *_canaries(results))
 
 

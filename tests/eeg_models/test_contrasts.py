@@ -180,3 +180,17 @@ def test_flips_in_parts_give_the_same_p(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("tasks.eeg.maxima.MOST_AT_ONCE", 50)
     np.testing.assert_array_equal(sign_flip_p(values, np.ones(5)), whole[0])
     np.testing.assert_array_equal(sign_flip_p(values, np.ones(5), two_sided=True), whole[1])
+
+
+def test_families_keep_their_level_without_any_effect() -> None:
+    """Subjects differ much in what IC is worth to them, alike at all levels: pairing takes that out."""
+    contrasts = asked(places(conditions(("tanh",), SIX), ()), 6)
+    rejected = {"levels": 0, "intermediate": 0}
+    for number in range(120):
+        excess, null = world(7, 6, seed=number)
+        excess += 0.01 * np.random.default_rng(1000 + number).normal(size=(7, 1, 1))
+        rows = judged(contrasts, excess, null, CHANNELS, 0.05)
+        for family in rejected:
+            rejected[family] += any(row["p"] <= 0.05 for row in rows if row["family"] == family)
+    assert max(rejected.values()) <= 12, "of 120 at .05; more than 12 has a probability below .01"
+    assert min(rejected.values()) >= 1

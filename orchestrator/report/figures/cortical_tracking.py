@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -46,10 +47,13 @@ def draw(results: Results) -> Figure | None:
     used = {condition.variant for group, *_ in rows for condition in group.conditions}
     columns = style.facets(results, tuple(used))
     head = style.stamp_height(results) + 0.6
-    size = (1.9 + 4.2 * len(columns), head + 0.2 + 3.2 * len(rows))
+    width = 1.9 + 4.2 * len(columns)
+    note = _note(results, [group for group, *_ in rows], width)
+    foot = 0.72 + 0.14 * len(note)
+    size = (width, head + foot - 0.8 + 3.2 * len(rows))
     figure = Figure(figsize=size)
     axes = figure.subplots(len(rows), len(columns), sharey="row", squeeze=False)
-    edges = {"left": 0.8 / size[0], "right": 1 - 1.35 / size[0], "top": 1 - head / size[1], "bottom": 1.0 / size[1]}
+    edges = {"left": 0.8 / size[0], "right": 1 - 1.35 / size[0], "top": 1 - head / size[1], "bottom": foot / size[1]}
     figure.subplots_adjust(**edges, hspace=0.66, wspace=0.42)
     for i, (group, title, label, value) in enumerate(rows):
         for j, (bottleneck, variants) in enumerate(columns.items()):
@@ -61,13 +65,18 @@ def draw(results: Results) -> Figure | None:
     for axis_row, (group, _, _, value) in zip(axes, rows, strict=True):
         for axis, variants in zip(axis_row, columns.values(), strict=True):
             _finish(axis, results, group, variants, value)
-    most = max((group for group, *_ in rows), key=lambda group: group.n_subjects)
-    who = people(results, most).replace("listeners", "simulated listeners")
-    note = f"Mean over {who} with its 95 % interval (bootstrap over subjects); thin: each subject. "
-    note += "Median over channels of the mean over pieces."
-    figure.text(0.8 / size[0], 0.1 / size[1], note + _key(results), fontsize=7.5, color=style.MUTED, va="bottom")
+    figure.text(edges["left"], 0.1 / size[1], "\n".join(note), fontsize=7.5, color=style.MUTED, va="bottom")
     style.stamp(figure, results)
     return figure
+
+
+def _note(results: Results, groups: list[Group], width: float) -> list[str]:
+    """What the marks mean, in lines that fit a figure of `width` inches."""
+    most = max(groups, key=lambda group: group.n_subjects)
+    who = people(results, most).replace("listeners", "simulated listeners")
+    text = f"Mean over {who}; median over channels of the mean over pieces. "
+    text += "Bars: 95 % intervals (bootstrap over subjects). Thin: each subject. "
+    return textwrap.wrap(text + _key(results), int(16.5 * (width - 0.9)))
 
 
 def _key(results: Results) -> str:
@@ -76,7 +85,7 @@ def _key(results: Results) -> str:
         return ""
     claimed = any(condition.claimed for condition in tested.conditions)
     how = "Ringed: claimed" if claimed else "No level is claimed"
-    return f"\n{how} (both tests, corrected, p ≤ {tested.alpha:g})."
+    return f"{how} (both tests, corrected, p ≤ {tested.alpha:g})."
 
 
 def _bar(mean: float | None, se: float | None, interval: Interval, subjects: Mapping[str, float | None]) -> Bar:
