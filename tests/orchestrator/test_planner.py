@@ -195,6 +195,24 @@ def test_a_group_without_a_failed_subject_names_it(tmp_path: Path) -> None:
     assert reduced.signature != whole.signature
 
 
+def test_a_group_knows_which_variants_are_seeds_of_one_arm(tmp_path: Path) -> None:
+    """Nothing is said of arms where no seed is swept; a group without a subject keeps what is said."""
+    assert "arms" not in group_cell(graph(tmp_path, "demo")).config
+    swept = "sweep=[{seed: [0, 1], autoencoder.bottleneck: [layernorm, tanh]}]"
+    planned = graph(tmp_path, "demo", swept, "eeg.canaries=null")
+    arms = group_cell(planned).config["arms"]
+    variants = {condition["variant"] for condition in group_cell(planned).config["conditions"]}
+    assert {entry["variant"] for entry in arms} == variants
+    assert len(arms) == 4
+    for entry in arms:
+        assert entry["variant"] == f"{entry['arm']} seed={entry['seed']}"
+    assert len({entry["arm"] for entry in arms}) == 2
+    failed = {cell.signature: "no trials" for cell in planned if cell.labels.get("subject") == "S03"}
+    reduced = reduce(group_cell(planned), failed)
+    assert reduced is not None
+    assert reduced.config["arms"] == arms
+
+
 def test_nothing_left_of_a_group(tmp_path: Path) -> None:
     planned = graph(tmp_path, "demo")
     assert reduce(group_cell(planned), dict.fromkeys(planned.cells, "lost")) is None
