@@ -84,7 +84,9 @@ def _intermediate(results: Results, row: Intermediate) -> str:
         f"{does if row.best else not_shown}: excess Δr {row.above_clean:+.4f} against s = 0{mark} and "
         f"{row.above_noisy:+.4f} against s = 0.9, {_p(row.p)} over subjects"
     )
-    return found + (f", at {listed(row.channels)}." if row.best else ".")
+    if row.best:
+        return f"{found}, at {listed(row.channels)}."
+    return found + ("." if row.claimed_there else "; nothing is claimed at these levels.")
 
 
 def sentences(results: Results) -> list[str]:

@@ -103,6 +103,7 @@ class Intermediate(BaseModel):
     p: float | None = None
     n_seeds: int = 1
     channels: tuple[str, ...] = ()
+    claimed_there: bool = True
     best: bool = False
 
 

@@ -8,7 +8,7 @@ above s = 0 and above s = .9, levels that were declared beforehand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -184,8 +184,19 @@ def _row(contrast: Contrast, excess: Floats, p: Floats | None, channels: Sequenc
     }
 
 
-def intermediate(rows: Sequence[Mapping[str, Any]], channels: Sequence[str]) -> list[dict[str, Any]]:
-    """Per arm, whether intermediate levels are best: above both ends at one and the same channel."""
+def intermediate(
+    rows: Sequence[Mapping[str, Any]], channels: Sequence[str], claimed: Collection[str]
+) -> list[dict[str, Any]]:
+    """Per arm, whether intermediate levels are best: above both ends at one and the same channel.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        As `judged` gives them.
+    channels : sequence of str
+    claimed : collection of str
+        Arms for which IC is claimed to add anything at an intermediate level; no other has a best.
+    """
     found: dict[str, dict[float, Mapping[str, Any]]] = {}
     for row in rows:
         if row["family"] == "intermediate":
@@ -206,7 +217,8 @@ def intermediate(rows: Sequence[Mapping[str, Any]], channels: Sequence[str]) -> 
                 "p": None if p is None else float(p.min()),
                 "n_seeds": min(row["n_seeds"] for row in both),
                 "channels": best,
-                "best": bool(best),
+                "claimed_there": arm in claimed,
+                "best": bool(best) and arm in claimed,
             }
         )
     return judgements

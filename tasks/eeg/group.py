@@ -192,7 +192,12 @@ def _compare(config: GroupConfig, table: Table, tests: Tests, result: dict[str, 
     where = contrasts.places(config.conditions, config.arms)
     asked = contrasts.asked(where, len(config.conditions))
     rows = contrasts.judged(asked, tests.excess, table.null, table.channels, config.alpha)
-    result["intermediate"] = contrasts.intermediate(rows, table.channels)
+    numbers = {
+        arm: [at[level] for at in seeds.values() for level in contrasts.INTERMEDIATE if level in at]
+        for arm, seeds in where.items()
+    }
+    claimed = {arm for arm, own in numbers.items() if any(result["conditions"][number]["claimed"] for number in own)}
+    result["intermediate"] = contrasts.intermediate(rows, table.channels, claimed)
     result["contrasts"] = rows
     result["chosen_level"] = choice.judged(choice.scores(table, where), config.alpha)
     fewest, n = least_subjects(config.alpha, two_sided=True), len(table.subjects)

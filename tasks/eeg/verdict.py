@@ -53,9 +53,11 @@ def _judged(result: Mapping[str, Any]) -> str:
             f"Nothing is significant: in {_people(result)} IC adds nothing detectable to {_features(result)} "
             f"(smallest p = {least:.3g}, corrected over {searched})"
         )
+    above = [row["arm"] for row in result.get("intermediate", ()) if row["best"]]
+    extra = f"; intermediate levels are above s = 0 and s = 0.9 in {', '.join(above)}" if above else ""
     best = min(claimed, key=lambda condition: (condition["p"], -condition["excess_delta_r_mean"]))
     return (
         f"IC adds to {_features(result)} in {len(claimed)} of {len(conditions)} condition{plural} ({_people(result)}; "
         f"best: {best['variant']} at noise level {best['noise_level']:g}, excess delta_r "
-        f"{best['excess_delta_r_mean']:.2g}, p = {best['p']:.3g}, corrected over {searched})"
+        f"{best['excess_delta_r_mean']:.2g}, p = {best['p']:.3g}, corrected over {searched}){extra}"
     )

@@ -372,6 +372,25 @@ def test_levels_are_compared_and_the_best_is_chosen(tmp_path: Path) -> None:
     assert any("tested over subjects alone" in note for note in group["notes"])
 
 
+def test_intermediate_levels_are_judged_by_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six levels, an effect at the four in the middle; without it nothing is said."""
+    monkeypatch.setattr("test_group.LEVELS", (0.0, 0.3, 0.4, 0.5, 0.6, 0.9))
+    random = np.random.default_rng(3)
+    null = -0.002 + 0.001 * random.normal(size=(8, 99, 6, 3))
+    gain = -0.002 + 0.001 * random.normal(size=(8, 6, 3))
+    _, without = Study(gain, null).run(tmp_path)
+    [judged] = without["intermediate"]
+    assert not judged["best"]
+    assert not judged["claimed_there"]
+    assert "intermediate" not in without["verdict"]
+    gain[:, 1:5, 1] += 0.004
+    _, group = Study(gain, null).run(tmp_path)
+    [judged] = group["intermediate"]
+    assert (judged["arm"], judged["best"], judged["channels"]) == ("aligned", True, ["Cz"])
+    assert "intermediate levels are above s = 0 and s = 0.9 in aligned" in group["verdict"]
+    assert not any("intermediate" in note for note in group["notes"])
+
+
 def test_seeds_of_an_arm_are_known_by_the_cell(tmp_path: Path) -> None:
     study = Study(*made_up(8, 0.004))
     for condition, name in zip(study.conditions, ("tanh seed=0", "tanh seed=1"), strict=True):
