@@ -33,7 +33,7 @@ def _people(result: Mapping[str, Any]) -> str:
     return (
         people
         if fewest == n["pieces_known"]
-        else f"{people}, {_range(fewest, most)} of {n['pieces_known']} pieces each"
+        else f"{people} with {_range(fewest, most)} of {n['pieces_known']} pieces each"
     )
 
 

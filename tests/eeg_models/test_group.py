@@ -331,7 +331,7 @@ def test_who_lacks_a_channel_is_named_with_the_n(tmp_path: Path) -> None:
     assert "S05 lacks Cz (bad, and not repaired): in no test, which are over 2 of 4 channels" in group["notes"]
     assert "S01 lacks Oz: in no test, which are over 2 of 4 channels" in group["notes"]
     assert "S01 lacks e: its means are over 4 of 5 pieces" in group["notes"]
-    assert "6 of 7 subjects, 4 of 5 pieces each" in group["verdict"]
+    assert "6 of 7 subjects with 4 of 5 pieces each" in group["verdict"]
     assert "2 of 4 channels" in group["verdict"]
     assert result.metrics["n_channels"] == 2
 
