@@ -234,8 +234,19 @@ def plan_group(builder: Builder, variants: Mapping[str, Science]) -> None:
             )
             for cell in fits
         ]
-        config, inputs = _group_cell(model.model_dump(mode="json"), science.eeg.alpha, entries)
+        config, inputs = _group_cell(model.model_dump(mode="json"), science.eeg.alpha, entries, arms=_arms(variants))
         builder.add("group", f"group {name}", config, inputs, {"model": name, "tested": str(model.tested).lower()})
+
+
+def _arms(variants: Mapping[str, Science]) -> list[dict[str, Any]]:
+    """The arm of every variant whose name says its seed: variants of one arm differ in that alone."""
+    found = []
+    for name, science in variants.items():
+        seed = f"seed={science.seed}"
+        arm = " ".join(part for part in name.split(" ") if part != seed)
+        if arm != name:
+            found.append({"variant": name, "arm": arm, "seed": science.seed})
+    return found
 
 
 def _condition(cell: CellSpec) -> tuple[str, ...]:
@@ -243,7 +254,11 @@ def _condition(cell: CellSpec) -> tuple[str, ...]:
 
 
 def _group_cell(
-    model: Mapping[str, Any], alpha: float, fits: Sequence[Fit], missing: Sequence[Mapping[str, str]] = ()
+    model: Mapping[str, Any],
+    alpha: float,
+    fits: Sequence[Fit],
+    missing: Sequence[Mapping[str, str]] = (),
+    arms: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
     trf = tuple(fit.trf for fit in fits)
     permutations = tuple(dict.fromkeys(block for fit in fits for block in fit.permutations))
@@ -263,6 +278,8 @@ def _group_cell(
         for (variant, level), subjects in conditions.items()
     ]
     config = {"model": dict(model), "alpha": alpha, "conditions": listed, "missing": [dict(item) for item in missing]}
+    if arms:
+        config["arms"] = [dict(item) for item in arms]
     return config, {"trf": trf, "permutations": permutations, "eeg": eeg}
 
 
@@ -293,7 +310,8 @@ def reduce(cell: CellSpec, failed: Mapping[str, str]) -> CellSpec | None:
     if not fits:
         return None
     named = [{"subject": subject, "reason": reason} for subject, reason in missing.items()]
-    config, inputs = _group_cell(cell.config["model"], float(cell.config["alpha"]), fits, _by_subject(named, fits))
+    alpha, arms = float(cell.config["alpha"]), cell.config.get("arms", ())
+    config, inputs = _group_cell(cell.config["model"], alpha, fits, _by_subject(named, fits), arms)
     signature = sign(cell.stage, STAGES[cell.stage].version, config, inputs)
     return CellSpec(cell.stage, cell.name, canonical(config), inputs, signature, cell.labels)
 

@@ -201,8 +201,9 @@ _ROWS = (
         "tasks.eeg.group:run",
         cell="tests of one model over stimuli and over subjects, corrected over channels, levels and variants",
         inputs="all trf, permutations and eeg of the listeners",
-        files="group.json",
-        metrics="n_claimed, p_min, delta_r_best, best_variant, best_noise_level, n_subjects",
+        files="group.json; long.csv: one row per condition, subject, piece and channel",
+        metrics="n_claimed, p_min, delta_r_best, best_variant, best_noise_level, n_subjects, n_channels",
+        version=2,
         aggregate=True,
     ),
     Stage(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.redaction import redact
-from orchestrator.report import pitch_tables, solver_audit, tables
+from orchestrator.report import eeg_tables, pitch_tables, solver_audit, tables
 from orchestrator.report.results import Absence, Results, some
 from orchestrator.report.solver import precisions, warning
 
@@ -27,6 +27,12 @@ def text(
     rows = tables.condition_rows(results)
     if rows:
         lines += ["", *tables.aligned(tables.HEADER, rows), *_notes(results)]
+    compared = eeg_tables.sentences(results)
+    lines += (
+        ["", f"comparisons of excess Δr ({results.tested.model})", *(f"  {line}" for line in compared)]
+        if (compared and results.tested)
+        else []
+    )
     lines += _judgement(results)
     header, reconstruction = tables.reconstruction_rows(results)
     if reconstruction:

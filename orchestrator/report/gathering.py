@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from orchestrator.ledger import Ledger, Status
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
+LONG = "long.csv"
 
 
 def gather(graph: Graph, ledger: Ledger, study: str, states: States | None = None) -> Results:
@@ -40,6 +41,7 @@ def gather(graph: Graph, ledger: Ledger, study: str, states: States | None = Non
     groups = tuple(filter(None, map(reader.group, reader.done("group"))))
     canaries = next(filter(None, map(reader.canaries, reader.done("canaries"))), None)
     subjects = reader.subjects()
+    long = reader.long()
     return Results(
         study=study,
         variants=variants,
@@ -53,7 +55,7 @@ def gather(graph: Graph, ledger: Ledger, study: str, states: States | None = Non
         definitions=tuple(reader.score(cell, "noise_level", "definitions.csv") for cell in reader.compared()),
         surprisal=tuple(reader.score(cell, "noise_level") for cell in reader.done("surprisal")),
         subjects=subjects,
-        absences=tuple(reader.absences) + reader.not_done() + _not_asked(graph),
+        absences=(*reader.absences, *reader.not_done(), *_of_groups(groups), *_not_asked(graph)),
         exclusions=reader.exclusions(),
         simulated=any(g.simulated for g in groups) or any(s.simulated for s in subjects) or simulates(graph),
         bottlenecks={variant: _bottleneck(variant, arms.get(variant)) for variant in variants},
@@ -61,6 +63,7 @@ def gather(graph: Graph, ledger: Ledger, study: str, states: States | None = Non
         done=reader.counts(),
         provenance=reader.provenance(),
         configs=_configs(graph),
+        long=long,
     )
 
 
@@ -104,6 +107,13 @@ class _Reader:
     def group(self, cell: CellSpec) -> Group | None:
         label = cell.labels.get("model")
         return self._parsed(cell, "group.json", Group, **({"model": label} if label else {}))
+
+    def long(self) -> str:
+        """The long tables of all groups under one header, in the order of their models."""
+        cells = [cell for cell in self.done("group") if LONG in getattr(self.status(cell), "files", {})]
+        texts = [self.text(cell, LONG) for cell in sorted(cells, key=lambda cell: cell.labels.get("model", ""))]
+        parts = [text.split("\n", 1) for text in texts if text]
+        return "\n".join([parts[0][0], "".join(rows for _, rows in parts)]) if parts else ""
 
     def canaries(self, cell: CellSpec) -> Canaries | None:
         return self._parsed(cell, "canaries.json", Canaries)
@@ -184,6 +194,14 @@ def _cells(n: int) -> str:
 def _sentence(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _of_groups(groups: Iterable[Group]) -> tuple[Absence, ...]:
+    """What the groups' tests are without, each once, and that there is no map where channels have no positions."""
+    notes = dict.fromkeys(note for group in groups for note in group.notes)
+    maps = ("figure scalp_maps", "the channels have no positions, so there is no map of them")
+    tested = any(group.tested and group.conditions and not group.positions for group in groups)
+    return (*(Absence("group", note) for note in notes), *([Absence(*maps)] if tested else []))
 
 
 def _not_asked(graph: Graph) -> tuple[Absence, ...]:

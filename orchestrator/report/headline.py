@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from orchestrator.planner_eeg import TRUE_DRIVER_MODEL
-from orchestrator.report import pitch_tables
+from orchestrator.report import eeg_tables, pitch_tables
 from orchestrator.report.results import Condition, Group, Results
 from tasks.eeg.maxima import least_subjects
 
@@ -44,7 +44,9 @@ def _of_listeners(results: Results) -> tuple[str, ...]:
     if group.n_subjects < least:
         sentences.append(f"{group.n_subjects} subjects: a test over subjects needs at least {least}.")
     if claimed and not _red(results):
-        sentences.append(_best(results, claimed))
+        sentences.append(_best(results, group, claimed))
+    if not _red(results):
+        sentences += eeg_tables.intermediate_sentences(results, group)
     return (*sentences, *_canaries(results))
 
 
@@ -87,15 +89,16 @@ def _first(results: Results, group: Group, claimed: list[Condition]) -> str:
     where = "; ".join(f"{variant} at s = {', '.join(levels)}" for variant, levels in names.items())
     worst = max(c.p for c in claimed if c.p is not None) if any(c.p is not None for c in claimed) else None
     p = "" if worst is None else f", corrected p ≤ {worst:.3g}"
-    return f"{what}: {where} ({group.n_subjects} {'listeners' if results.simulated else 'subjects'}{p})."
+    return f"{what}: {where} ({eeg_tables.people(results, group)}{p})."
 
 
-def _best(results: Results, claimed: list[Condition]) -> str:
+def _best(results: Results, group: Group, claimed: list[Condition]) -> str:
     best = max(claimed, key=lambda condition: condition.excess_delta_r_mean or 0.0)
     where = f"{best.variant} at s = {best.noise_level:g} (excess Δr {best.excess_delta_r_mean or 0.0:+.4f})"
     if results.simulated:
         return f"The level at which IC best recovers a planted response: {where}."
-    return f"The largest excess Δr among the claimed: {where}; levels were not compared with each other."
+    compared = "" if group.contrasts else "; levels were not compared with each other"
+    return f"The largest excess Δr among the claimed: {where}{compared}."
 
 
 def _canaries(results: Results) -> tuple[str, ...]:

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.report import pitch_tables, solver_audit, tables
+from orchestrator.report import eeg_tables, pitch_tables, solver_audit, tables
 from orchestrator.report.figures import TITLES
 from orchestrator.report.results import Results
 from orchestrator.report.solver import precisions, warning
 
 CAPTIONS = {
     "cortical_tracking": "Above, the paper's definition (against the envelope alone): no claim, no p. "
-    "Below, the tested model: Δr minus its own null mean; ringed levels are claimed.",
+    "Below, the tested model: Δr minus its own null mean; ringed levels are claimed. Bars are 95 % intervals "
+    "(bootstrap over subjects), thin lines single subjects.",
     "scalp_maps": "Excess Δr per channel, significant channels only: each variant's best claimed level, "
     "or its best level where nothing is claimed.",
     "pitch_correlation": "Spearman correlation of IC at note onsets with symbolic pitch surprisal, per piece; bars are "
@@ -58,6 +59,9 @@ def page(
         methods=methods,
         figures=embedded,
         judgement=_judgement(results),
+        compared=eeg_tables.sentences(results),
+        contrast_header=eeg_tables.HEADER,
+        contrast_rows=eeg_tables.rows(results),
         header=tables.HEADER,
         rows=tables.condition_rows(results),
         reconstruction_header=header,

@@ -6,7 +6,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.report.results import Results
+from orchestrator.report.results import Group, Results
 from orchestrator.report.solver import precisions
 
 PACKAGES = ("torch", "numpy", "scipy", "mne", "ray", "music21")
@@ -221,8 +221,29 @@ def _tests(results: Results) -> str:
         f"Claims rest on {group.model} alone: residual circular shifts ({group.n_permutations} permutations) test over "
         "stimuli, sign flips over subjects; both are corrected by the maximum over channels, levels and variants, at "
         f"α = {group.alpha:g}. "
-        "Excess Δr is Δr minus its own null mean."
-    )
+        "Excess Δr is Δr minus its own null mean. Intervals are bootstrapped over subjects."
+    ) + _comparisons(group)
+
+
+def _comparisons(group: Group) -> str:
+    """How conditions were compared, where they were."""
+    text = ""
+    if group.contrasts:
+        text += (
+            " Noise levels and arms were compared by paired sign-flips over subjects of differences of excess Δr, "
+            "corrected by the maximum over contrasts and channels within each family (levels, arms, intermediate)."
+        )
+    if group.chosen_level:
+        text += (
+            " Each arm's noise level was chosen for every piece on the others, and its excess Δr tested once, the "
+            "choice repeated in every flip."
+        )
+    if group.clusters:
+        text += (
+            " Clusters of neighbouring channels (MNE; forming threshold p = 0.05, one-sided) were tested by their "
+            "mass over all conditions."
+        )
+    return text
 
 
 def _provenance(results: Results) -> str:

@@ -20,6 +20,10 @@ States = Mapping[str, tuple[State, Reason, "Status | None"]]
 PAPER_MODEL = "envelope/hold"
 
 
+Interval = tuple[float, float] | None
+"""Low and high end of a 95 % interval; None where there is none."""
+
+
 class Condition(BaseModel):
     """One variant at one noise level, as the group stage judged it; p-values are corrected."""
 
@@ -29,12 +33,16 @@ class Condition(BaseModel):
     noise_level: float
     delta_r_mean: float | None = None
     delta_r_se: float | None = None
+    delta_r_ci: Interval = None
+    by_subject: dict[str, float | None] = {}
     delta_r_max_mean: float | None = None
     r_reduced_mean: float | None = None
     r_full_mean: float | None = None
     by_channel: tuple[float | None, ...] = ()
     excess_delta_r_mean: float | None = None
     excess_delta_r_se: float | None = None
+    excess_delta_r_ci: Interval = None
+    excess_by_subject: dict[str, float | None] = {}
     excess_by_channel: tuple[float | None, ...] = ()
     p_stimulus: float | None = None
     p_stimulus_ci: tuple[float | None, float | None] | None = None
@@ -53,6 +61,93 @@ class Missing(BaseModel):
     reason: str
 
 
+class Setting(BaseModel):
+    """One side of a contrast: an arm at a noise level, or at the mean of several."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    arm: str
+    levels: tuple[float, ...]
+
+
+class Contrast(BaseModel):
+    """First setting minus second, excess delta r; p is corrected over its family x channels."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    family: str
+    first: Setting
+    second: Setting
+    mean: float
+    ci: Interval = None
+    by_seed: dict[str, float] = {}
+    seed_sd: float | None = None
+    n_seeds: int = 1
+    n_subjects: int = 0
+    n_contrasts: int = 1
+    p: float | None = None
+    higher: tuple[str, ...] = ()
+    lower: tuple[str, ...] = ()
+    claimed: bool = False
+
+
+class Intermediate(BaseModel):
+    """Whether an arm's intermediate noise levels are best: above s = 0 and above s = .9 at one channel."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    arm: str
+    levels: tuple[float, ...]
+    above_clean: float
+    above_noisy: float
+    p: float | None = None
+    n_seeds: int = 1
+    channels: tuple[str, ...] = ()
+    claimed_there: bool = True
+    best: bool = False
+
+
+class Chosen(BaseModel):
+    """An arm's noise level, chosen for every piece on the others, and what it earns there."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    arm: str
+    wins: dict[str, int]
+    excess_delta_r: float
+    ci: Interval = None
+    by_choice: float
+    n_seeds: int = 1
+    n_subjects: int = 0
+    n_pieces: int = 0
+    p: float | None = None
+
+
+class Cluster(BaseModel):
+    """Neighbouring channels of one condition whose mass is significant."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    variant: str
+    noise_level: float
+    channels: tuple[str, ...]
+    mass: float
+    p: float
+
+
+class N(BaseModel):
+    """How many subjects, channels and pieces (least and most) the tests are over, and how many there are."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    subjects: int
+    subjects_known: int
+    channels: int
+    channels_known: int
+    pieces: tuple[int, int]
+    pieces_known: int
+
+
 class Group(BaseModel):
     """All conditions of one model comparison."""
 
@@ -69,6 +164,12 @@ class Group(BaseModel):
     channels: tuple[str, ...] = ()
     positions: tuple[tuple[float, float, float], ...] | None = None
     conditions: tuple[Condition, ...] = ()
+    n: N | None = None
+    notes: tuple[str, ...] = ()
+    contrasts: tuple[Contrast, ...] = ()
+    intermediate: tuple[Intermediate, ...] = ()
+    chosen_level: tuple[Chosen, ...] = ()
+    clusters: tuple[Cluster, ...] = ()
     verdict: str = ""
 
     def at(self, variant: str, level: float) -> Condition | None:
@@ -171,6 +272,7 @@ class Results:
     search: SearchResults | None = None
     judgement: Judgement | None = None
     exploratory: str = ""
+    long: str = ""
 
     @property
     def tested(self) -> Group | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from orchestrator.report import pitch_tables
+from orchestrator.report import eeg_tables, pitch_tables
 from orchestrator.report.pitch_arms import estimates
 from orchestrator.report.results import Condition, Group, Results, Score
 from orchestrator.report.solver import precisions
@@ -31,6 +31,8 @@ def csv_tables(results: Results) -> dict[str, str]:
     tables = {
         "results.csv": _results(results),
         "group.csv": _group(results),
+        **{name: _csv(columns, rows) for name, (columns, rows) in eeg_tables.csvs(results).items()},
+        "long.csv": results.long,
         "pitch.csv": _long(results.pitch, "noise_level"),
         "pitch_intervals.csv": _pitch_intervals(results),
         "pitch_dev.csv": _long(results.pitch_dev, "noise_level"),
@@ -86,8 +88,10 @@ def _results(results: Results) -> str:
 
 
 def _group(results: Results) -> str:
-    columns = ("model", "tested", "variant", "noise_level", "n_subjects", *GROUP_COLUMNS)
+    columns: tuple[str, ...] = ("model", "tested", "variant", "noise_level", "n_subjects", *GROUP_COLUMNS)
     rest = ("p_stimulus_low", "p_stimulus_high", "significant_channels", "simulated")
+    columns = (*columns, "delta_r_low", "delta_r_high", "excess_delta_r_low", "excess_delta_r_high")
+    columns = (*columns, "n_subjects_known", "n_channels", "n_channels_known", "n_pieces_least", "n_pieces_most")
     rows = []
     for group in results.groups:
         for condition in group.conditions:
@@ -96,6 +100,9 @@ def _group(results: Results) -> str:
                 {**condition.model_dump(), "model": group.model, "tested": group.tested, "n_subjects": group.n_subjects}
                 | {"p_stimulus_low": low, "p_stimulus_high": high, "simulated": group.simulated}
                 | {"significant_channels": ";".join(condition.significant_channels)}
+                | eeg_tables.bounds("delta_r", condition.delta_r_ci)
+                | eeg_tables.bounds("excess_delta_r", condition.excess_delta_r_ci)
+                | eeg_tables.numbers(group)
             )
     return _csv((*columns, *rest), rows)
 

@@ -4,6 +4,8 @@ Two tests, and an effect is claimed where both agree on a channel. Over stimuli:
 against the same mean of permutations that shift all subjects alike. Over subjects: sign-flips of the excess delta_r,
 each subject's delta_r less the mean of its own null (delta_r is negative on average where IC adds nothing). Both are
 corrected by the maximum over channels x noise levels x variants (Nichols & Holmes 2002, doi 10.1002/hbm.1058).
+
+Contrasts, the choice of a level and clusters are about subjects alone: `contrasts`, `choice`, `clusters`.
 """
 
 from __future__ import annotations
@@ -16,9 +18,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.cluster_bootstrap import bootstrap
 from tasks.contract import Cell, Context, Result, TaskError
+from tasks.eeg import choice, contrasts, lacking
+from tasks.eeg.clusters import NoNeighbours, clusters, neighbours
 from tasks.eeg.evidence import read_described
-from tasks.eeg.maxima import clopper_pearson, exceedances, least_subjects, p_value, sign_flip_p, studentised
+from tasks.eeg.long_table import long_csv
+from tasks.eeg.maxima import (
+    FEWEST_SUBJECTS,
+    clopper_pearson,
+    exceedances,
+    least_subjects,
+    p_value,
+    sign_flip_p,
+    studentised,
+)
 from tasks.eeg.table import GroupConfig, Table, read_table
 from tasks.eeg.verdict import verdict
 
@@ -31,6 +45,12 @@ def _mean_se(values: Floats) -> tuple[float, float | None]:
     return float(values.mean()), spread
 
 
+def _interval(values: Floats) -> list[float] | None:
+    """95 % interval of the mean over subjects, by a bootstrap over them (None for one subject)."""
+    estimate = bootstrap(values[None], range(values.size))
+    return None if estimate is None or estimate.low is None or estimate.high is None else [estimate.low, estimate.high]
+
+
 def _described(table: Table, condition: int) -> dict[str, Any]:
     """What needs no test."""
     gain = table.gain[:, condition]
@@ -40,6 +60,7 @@ def _described(table: Table, condition: int) -> dict[str, Any]:
     return {
         "delta_r_mean": mean,
         "delta_r_se": se,
+        "delta_r_ci": _interval(bars),
         "delta_r_max_mean": float(gain.max(axis=1).mean()),
         "r_reduced_mean": float(np.mean([fit.r_reduced.mean() for fit in fits])),
         "r_full_mean": float(np.mean([fit.r_full.mean() for fit in fits])),
@@ -87,17 +108,20 @@ def run_tests(gain: Floats, null: Floats, alpha: float) -> Tests:
     return Tests(excess, exceeding, null.shape[1], p_value(exceeding, null.shape[1]), p_subject)
 
 
-def _tested(tests: Tests, condition: int, channels: Sequence[str], alpha: float) -> dict[str, Any]:
+def _tested(tests: Tests, condition: int, table: Table, alpha: float) -> dict[str, Any]:
     """The tests of one condition. Its p is that of the channel on which both tests agree best."""
-    excess = tests.excess[:, condition]
+    excess, channels = tests.excess[:, condition], table.channels
+    bars = np.median(excess, axis=1)
     fewest = int(tests.exceeding[condition].min())
     both = None if tests.p is None else tests.p[condition]
     by_subject = None if tests.p_subject is None else tests.p_subject[condition]
     significant = [] if both is None else [name for name, p in zip(channels, both, strict=True) if p <= alpha]
-    mean, se = _mean_se(np.median(excess, axis=1))
+    mean, se = _mean_se(bars)
     return {
         "excess_delta_r_mean": mean,
         "excess_delta_r_se": se,
+        "excess_delta_r_ci": _interval(bars),
+        "excess_by_subject": {name: float(bar) for name, bar in zip(table.subjects, bars, strict=True)},
         "excess_by_channel": excess.mean(axis=0).tolist(),
         "p_stimulus": float(tests.p_stimulus[condition].min()),
         "p_stimulus_ci": list(clopper_pearson(fewest, tests.n_permutations)),
@@ -121,15 +145,12 @@ def summary(config: GroupConfig, table: Table, eeg: Mapping[str, Mapping[str, An
     refused = None
     if tests is not None:
         for index, condition in enumerate(conditions):
-            condition.update(_tested(tests, index, table.channels, config.alpha))
+            condition.update(_tested(tests, index, table, config.alpha))
         if tests.p_subject is None:
             refused = (
                 f"{len(table.subjects)} complete subject(s): a sign-flip test of fewer than "
                 f"{least_subjects(config.alpha)} can't reach p = {config.alpha:g}, so nothing is claimed; add subjects"
             )
-    first = eeg.get(table.subjects[0], {})
-    spots = first.get("positions")
-    named = list(first.get("channels", table.channels))
     result: dict[str, Any] = {
         "model": config.model.model_dump(mode="json"),
         "tested": tests is not None,
@@ -142,12 +163,74 @@ def summary(config: GroupConfig, table: Table, eeg: Mapping[str, Mapping[str, An
         "n_permutations": 0 if tests is None else tests.n_permutations,
         "simulated": any(bool(eeg.get(name, {}).get("simulated")) for name in table.subjects),
         "channels": list(table.channels),
-        "positions": None if spots is None else [spots[named.index(name)] for name in table.channels],
+        "channels_missing": table.channels_missing,
+        "positions": _positions(table, eeg),
         "refused": refused,
         "conditions": conditions,
     }
+    result["n"] = lacking.n_of(result)
+    result["notes"] = lacking.sentences(result, {name: eeg[name].get("removed", ()) for name in eeg})
+    if tests is not None:
+        _compare(config, table, tests, result)
+        _extend(config, tests, result)
     result["verdict"] = verdict(result)
     return result
+
+
+def _positions(table: Table, eeg: Mapping[str, Mapping[str, Any]]) -> list[list[float]] | None:
+    """Positions of the common channels, from the first subject that has positions."""
+    found = next((eeg[name] for name in table.subjects if eeg.get(name, {}).get("positions") is not None), None)
+    if found is None:
+        return None
+    spots = dict(zip(found["channels"], found["positions"], strict=True))
+    return [spots[name] for name in table.channels]
+
+
+def _compare(config: GroupConfig, table: Table, tests: Tests, result: dict[str, Any]) -> None:
+    """Add the contrasts, whether intermediate levels are best, and the nested choice of a level."""
+    assert table.null is not None
+    where = contrasts.places(config.conditions, config.arms)
+    asked = contrasts.asked(where, len(config.conditions))
+    rows = contrasts.judged(asked, tests.excess, table.null, table.channels, config.alpha)
+    numbers = {
+        arm: [at[level] for at in seeds.values() for level in contrasts.INTERMEDIATE if level in at]
+        for arm, seeds in where.items()
+    }
+    claimed = {arm for arm, own in numbers.items() if any(result["conditions"][number]["claimed"] for number in own)}
+    result["intermediate"] = contrasts.intermediate(rows, table.channels, claimed)
+    result["contrasts"] = rows
+    result["chosen_level"] = choice.judged(choice.scores(table, where), config.alpha)
+    fewest, n = least_subjects(config.alpha, two_sided=True), len(table.subjects)
+    if rows and n < fewest:
+        result["notes"].append(
+            f"contrasts are described without a test: {n} subject(s), and a two-sided one needs {fewest}"
+        )
+    if not result["intermediate"]:
+        levels = ", ".join(f"{level:g}" for level in sorted((*contrasts.INTERMEDIATE, *contrasts.ENDS)))
+        result["notes"].append(f'"intermediate is best" is not asked: no arm has all of the noise levels {levels}')
+    if result["chosen_level"]:
+        result["notes"].append(
+            "the choice of a level is tested over subjects alone, and carries no claim: permutations are kept as means "
+            "over pieces, so it can't be repeated in them"
+        )
+
+
+def _extend(config: GroupConfig, tests: Tests, result: dict[str, Any]) -> None:
+    """Add the clusters whose mass reaches alpha, or why there are none."""
+    result["clusters"] = []
+    try:
+        if len(tests.excess) < FEWEST_SUBJECTS:
+            raise NoNeighbours(f"{len(tests.excess)} subject(s), and at least {FEWEST_SUBJECTS} are needed")
+        found = clusters(tests.excess, neighbours(result["channels"], result["positions"]))
+    except NoNeighbours as error:
+        result["notes"].append(f"no clusters were looked for: {error}")
+        return
+    for row in found:
+        condition = config.conditions[row.pop("condition")]
+        names = [result["channels"][channel] for channel in row["channels"]]
+        if row["p"] <= config.alpha:
+            place = {"variant": condition.variant, "noise_level": condition.noise_level}
+            result["clusters"].append({**row, **place, "channels": names})
 
 
 def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,17 +246,21 @@ def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
         "best_variant": best["variant"],
         "best_noise_level": best["noise_level"],
         "n_subjects": result["n_subjects"],
+        "n_channels": len(result["channels"]),
     }
 
 
 def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     """Stage `group`: one model over all subjects and conditions per cell.
 
-    Writes ``group.json``. Only subjects that are complete over all conditions count, over the same pieces in each; the
-    others are named in ``missing``. Pieces that a subject lacks and another has are listed in ``pieces_missing``. Per
-    condition ``p_stimulus_by_channel`` and ``p_subject_by_channel`` are both tests, each corrected over channels x
-    conditions, and ``p_by_channel`` is the larger of the two. A channel is significant where that reaches alpha; a
-    condition with such a channel is claimed, and its ``p`` is that of its best channel.
+    Writes ``group.json``, and ``long.csv`` (see `long_csv`). Only subjects that are complete over all conditions count,
+    over the same pieces in each; the others are named in ``missing``. Pieces and channels that a subject lacks and
+    another has are listed in ``pieces_missing`` and ``channels_missing``; tests are over the common channels, and ``n``
+    says how many subjects, channels and pieces they are over. Per condition ``p_stimulus_by_channel`` and
+    ``p_subject_by_channel`` are both tests, each corrected over channels x conditions, and ``p_by_channel`` is the
+    larger of the two. A channel is significant where that reaches alpha; a condition with such a channel is claimed,
+    and its ``p`` is that of its best channel. ``contrasts``, ``intermediate`` and ``chosen_level`` compare conditions,
+    ``clusters`` describe where on the scalp, ``notes`` say what is lacking.
 
     Parameters
     ----------
@@ -186,7 +273,7 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     ------
     Result
         Metrics n_claimed, p_min (smallest p of a condition), delta_r_best, best_variant, best_noise_level,
-        n_subjects; or why the cell can't be computed.
+        n_subjects, n_channels; or why the cell can't be computed.
     """
     for done, cell in enumerate(cells):
         config = GroupConfig.model_validate(cell.config)
@@ -199,5 +286,6 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
             yield Result(cell.signature, failure=str(error))
             continue
         (cell.out_dir / "group.json").write_text(json.dumps(result, sort_keys=True), encoding="utf-8")
+        (cell.out_dir / "long.csv").write_text(long_csv(config, table), encoding="utf-8", newline="\n")
         context.progress(done + 1, len(cells), {})
         yield Result(cell.signature, _metrics(result))

@@ -20,13 +20,19 @@ N_FLIPS = 10_000
 TIE = 1e-12
 """Statistics closer than this are equal: flips that only exchange subjects differ by rounding."""
 
+MOST_AT_ONCE = 10_000_000
+"""Statistics held in memory at a time: flips x tests."""
+
 FEWEST_SUBJECTS = 5
 """A test over fewer subjects is refused whatever alpha is."""
 
 
-def least_subjects(alpha: float) -> int:
-    """The least number of subjects whose 2^n sign-flips can reach p = alpha, and at least 5."""
-    return max(FEWEST_SUBJECTS, ceil(log2(1 / alpha)))
+def least_subjects(alpha: float, two_sided: bool = False) -> int:
+    """The least number of subjects whose 2^n sign-flips can reach p = alpha, and at least 5.
+
+    In a two-sided test the opposite of all signs counts as much as the signs themselves, so it takes one more.
+    """
+    return max(FEWEST_SUBJECTS, ceil(log2((2 if two_sided else 1) / alpha)))
 
 
 def studentised(observed: Floats, null: Floats) -> tuple[Floats, Floats]:
@@ -91,8 +97,8 @@ def sign_flips(n_subjects: int) -> Floats:
     return np.concatenate([np.ones((1, n_subjects)), 1.0 - 2.0 * drawn])
 
 
-def sign_flip_p(values: Floats, spread: Floats) -> Floats:
-    """One-sided max-T sign-flip test of mean > 0 over subjects.
+def sign_flip_p(values: Floats, spread: Floats, two_sided: bool = False) -> Floats:
+    """Max-T sign-flip test of mean > 0 over subjects, or of mean != 0.
 
     The statistic is the largest over tests of the signed sum over subjects, each test in units of its `spread`. As no
     flip changes `spread`, the test is exact wherever signs are symmetric under the null hypothesis. Student's t would
@@ -104,6 +110,8 @@ def sign_flip_p(values: Floats, spread: Floats) -> Floats:
     values : ndarray, shape (n_subjects, tests)
     spread : ndarray, shape (tests,)
         What each test is divided by, known without the subjects' signs. A test without spread gets 0.
+    two_sided : bool
+        Whether sums count by their size alone.
 
     Returns
     -------
@@ -111,7 +119,15 @@ def sign_flip_p(values: Floats, spread: Floats) -> Floats:
         Share of flips, the observed signs among them, whose maximum over tests reaches the observed value.
     """
     scaled = np.where(spread > 0, values / np.where(spread > 0, spread, 1.0), 0.0)
-    statistics = sign_flips(len(values)) @ scaled
-    maxima = statistics.max(axis=1)
+    size = np.abs if two_sided else np.asarray
+    flips = sign_flips(len(values))
+    step = max(1, MOST_AT_ONCE // scaled.shape[1])
+    observed, maxima = np.empty(0), []
+    for first in range(0, len(flips), step):
+        statistics = size(flips[first : first + step] @ scaled)
+        observed = statistics[0] if first == 0 else observed
+        maxima.append(statistics.max(axis=1))
+    ranked = np.sort(np.concatenate(maxima))
     near = TIE * np.abs(scaled).sum(axis=0)
-    return np.asarray((maxima[:, None] >= statistics[0] - near).mean(axis=0), dtype=np.float64)
+    reached = len(ranked) - np.searchsorted(ranked, observed - near, side="left")
+    return np.asarray(reached / len(flips), dtype=np.float64)

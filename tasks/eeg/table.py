@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,13 +42,22 @@ class MissingEntry(Config):
     reason: str
 
 
+class ArmEntry(Config):
+    """Which arm a variant belongs to: variants of one arm differ in their seed alone."""
+
+    variant: str
+    arm: str
+    seed: int
+
+
 class GroupConfig(Config):
-    """The config of a `group` cell."""
+    """The config of a `group` cell. A variant that `arms` doesn't name is an arm of its own."""
 
     model: ModelConfig
     alpha: float = Field(gt=0, lt=1)
     conditions: tuple[ConditionEntry, ...] = Field(min_length=1)
     missing: tuple[MissingEntry, ...] = ()
+    arms: tuple[ArmEntry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,17 @@ class Table:
     fits: tuple[tuple[Fit, ...], ...]
     gain: Floats
     null: Floats | None
+
+    @property
+    def channels_missing(self) -> list[dict[str, Any]]:
+        """Channels that a subject lacks and another has: they are in no test. One entry each, with who lacks it."""
+        own = {
+            name: [channel for channel in row[0].channels if all(channel in fit.channels for fit in row)]
+            for name, row in zip(self.subjects, self.fits, strict=True)
+        }
+        everywhere = dict.fromkeys(channel for row in self.fits for fit in row for channel in fit.channels)
+        lacking = {channel: [name for name in own if channel not in own[name]] for channel in everywhere}
+        return [{"channel": channel, "subjects": names} for channel, names in lacking.items() if names]
 
     @property
     def pieces(self) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ class Study:
         self.pieces: dict[tuple[str, float], str] = {}
         self.names = [f"S{number + 1:02d}" for number in range(len(gain))]
         self.channels = channels or [CHANNELS] * len(gain)
+        self.removed: dict[str, list[str]] = {}
+        self.spots: list[list[float]] | None = [[0.0, 0.0, float(place)] for place in range(len(self.channels[0]))]
         self.trf: list[Artefact] = []
         self.permutations: list[Artefact] = []
         self.conditions: list[dict[str, Any]] = []
@@ -68,13 +71,18 @@ class Study:
     def eeg(self, simulated: bool) -> list[Artefact]:
         made = []
         for name, channels in zip(self.names, self.channels, strict=True):
-            spots = [[0.0, 0.0, float(place)] for place in range(len(channels))]
-            table = {"subject": name, "simulated": simulated, "channels": list(channels), "positions": spots}
+            table = {"subject": name, "simulated": simulated, "channels": list(channels), "positions": self.spots}
+            table["removed"] = self.removed.get(name, [])
             made.append(artefact("eeg", name, {"eeg.json": json.dumps(table).encode()}))
         return made
 
     def run(
-        self, folder: Path, missing: Sequence[dict[str, str]] = (), simulated: bool = False, alpha: float = 0.05
+        self,
+        folder: Path,
+        missing: Sequence[dict[str, str]] = (),
+        simulated: bool = False,
+        alpha: float = 0.05,
+        arms: Sequence[dict[str, Any]] = (),
     ) -> tuple[Result, dict[str, Any]]:
         tested = bool(self.permutations)
         config = {
@@ -82,6 +90,7 @@ class Study:
             "alpha": alpha,
             "conditions": self.conditions,
             "missing": list(missing),
+            "arms": list(arms),
         }
         inputs = {"trf": tuple(self.trf), "eeg": tuple(self.eeg(simulated)), "permutations": tuple(self.permutations)}
         folder.mkdir(exist_ok=True)
@@ -299,6 +308,137 @@ def test_only_common_channels_are_compared(tmp_path: Path) -> None:
     assert group["positions"] == [[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]]
     assert group["conditions"][0]["by_channel"][0] == pytest.approx(np.append(gain[:5, 0, 0], 0.5).mean())
     assert group["conditions"][0]["by_channel"][1] == pytest.approx(np.append(gain[:5, 0, 2], 0.25).mean())
+
+
+def test_who_lacks_a_channel_is_named_with_the_n(tmp_path: Path) -> None:
+    names = [CHANNELS] * 4 + [("Pz", "Fz", "Oz"), CHANNELS]
+    study = Study(*made_up(6, 0.004), names)
+    study.removed["S05"] = ["Cz"]
+    study.pieces["S02", LEVELS[0]] = study.pieces["S02", LEVELS[1]] = "abce"
+    result, group = study.run(tmp_path, [{"subject": "S09", "reason": "file is damaged"}])
+    assert group["channels_missing"] == [
+        {"channel": "Cz", "subjects": ["S05"]},
+        {"channel": "Oz", "subjects": ["S01", "S02", "S03", "S04", "S06"]},
+    ]
+    assert group["n"] == {
+        "subjects": 6,
+        "subjects_known": 7,
+        "channels": 2,
+        "channels_known": 4,
+        "pieces": [4, 4],
+        "pieces_known": 5,
+    }
+    assert "S05 lacks Cz (bad, and not repaired): in no test, which are over 2 of 4 channels" in group["notes"]
+    assert "S01 lacks Oz: in no test, which are over 2 of 4 channels" in group["notes"]
+    assert "S01 lacks e: its means are over 4 of 5 pieces" in group["notes"]
+    assert "6 of 7 subjects with 4 of 5 pieces each" in group["verdict"]
+    assert "2 of 4 channels" in group["verdict"]
+    assert result.metrics["n_channels"] == 2
+
+
+def test_nothing_lacking_is_not_mentioned(tmp_path: Path) -> None:
+    _, group = Study(*made_up(8, 0.004)).run(tmp_path)
+    assert group["channels_missing"] == group["pieces_missing"] == []
+    assert not any("lacks" in note for note in group["notes"])
+    assert "(8 subjects;" in group["verdict"]
+
+
+def test_intervals_of_the_plotted_means(tmp_path: Path) -> None:
+    """Percentiles of the means of subjects drawn with replacement: about 1.96 standard errors each side."""
+    gain, null = made_up(20, 0.002)
+    _, group = Study(gain, null).run(tmp_path)
+    for condition in group["conditions"]:
+        for name in ("delta_r", "excess_delta_r"):
+            low, high = condition[f"{name}_ci"]
+            mean, se = condition[f"{name}_mean"], condition[f"{name}_se"]
+            assert (mean - low) / se == pytest.approx(1.92, abs=0.25)
+            assert (high - mean) / se == pytest.approx(1.92, abs=0.25)
+        own = list(condition["excess_by_subject"].values())
+        assert np.mean(own) == pytest.approx(condition["excess_delta_r_mean"])
+    (tmp_path / "one").mkdir()
+    _, one = Study(*made_up(1, 0.0)).run(tmp_path / "one")
+    assert one["conditions"][0]["delta_r_ci"] is None
+
+
+def test_levels_are_compared_and_the_best_is_chosen(tmp_path: Path) -> None:
+    _, group = Study(*made_up(8, 0.004)).run(tmp_path)
+    [contrast] = group["contrasts"]
+    assert (contrast["family"], contrast["higher"], contrast["claimed"]) == ("levels", ["Cz"], True)
+    assert contrast["first"] == {"arm": "aligned", "levels": [0.4]}
+    [chosen] = group["chosen_level"]
+    assert sum(chosen["wins"].values()) == chosen["n_pieces"] == 4
+    assert group["intermediate"] == []
+    assert any('"intermediate is best" is not asked' in note for note in group["notes"])
+    assert any("tested over subjects alone" in note for note in group["notes"])
+
+
+def test_intermediate_levels_are_judged_by_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six levels, an effect at the four in the middle; without it nothing is said."""
+    monkeypatch.setattr("test_group.LEVELS", (0.0, 0.3, 0.4, 0.5, 0.6, 0.9))
+    random = np.random.default_rng(3)
+    null = -0.002 + 0.001 * random.normal(size=(8, 99, 6, 3))
+    gain = -0.002 + 0.001 * random.normal(size=(8, 6, 3))
+    _, without = Study(gain, null).run(tmp_path)
+    [judged] = without["intermediate"]
+    assert not judged["best"]
+    assert not judged["claimed_there"]
+    assert "intermediate" not in without["verdict"]
+    gain[:, 1:5, 1] += 0.004
+    _, group = Study(gain, null).run(tmp_path)
+    [judged] = group["intermediate"]
+    assert (judged["arm"], judged["best"], judged["channels"]) == ("aligned", True, ["Cz"])
+    assert "intermediate levels are above s = 0 and s = 0.9 in aligned" in group["verdict"]
+    assert not any("intermediate" in note for note in group["notes"])
+
+
+def test_seeds_of_an_arm_are_known_by_the_cell(tmp_path: Path) -> None:
+    study = Study(*made_up(8, 0.004))
+    for condition, name in zip(study.conditions, ("tanh seed=0", "tanh seed=1"), strict=True):
+        condition.update({"variant": name, "noise_level": 0.4})
+    arms = [{"variant": f"tanh seed={seed}", "arm": "tanh", "seed": seed} for seed in (0, 1)]
+    _, alone = study.run(tmp_path)
+    _, paired = study.run(tmp_path, arms=arms)
+    assert [row["family"] for row in alone["contrasts"]] == ["arms"]
+    assert paired["contrasts"] == [], "seeds of one arm are not contrasted"
+
+
+def test_clusters_are_named_or_their_lack_is(tmp_path: Path) -> None:
+    gain, null = made_up(8, 0.0)
+    wide = [f"E{number}" for number in range(9)]
+    gain, null = np.repeat(gain, 3, axis=2), np.repeat(null, 3, axis=3)
+    gain[:, 1, [0, 1, 3, 4]] += 0.004
+    study = Study(gain, null, [wide] * 8)
+    study.spots = [[0.03 * (place % 3 - 1), 0.03 * (place // 3 - 1), 0.08] for place in range(9)]
+    _, group = study.run(tmp_path)
+    [first, *_] = group["clusters"]
+    assert (first["variant"], first["noise_level"]) == ("aligned", 0.4)
+    assert set(first["channels"]) >= {"E0", "E1", "E3", "E4"}
+    assert first["p"] <= 0.05
+    study.spots = None
+    _, group = study.run(tmp_path)
+    assert group["clusters"] == []
+    assert "no clusters were looked for: the channels have no positions" in group["notes"]
+
+
+def test_the_long_table_has_every_piece_and_channel(tmp_path: Path) -> None:
+    names = [CHANNELS] * 5 + [("Pz", "Fz", "Oz")]
+    gain, null = made_up(6, 0.0)
+    Study(gain, null, names).run(tmp_path)
+    rows = list(csv.DictReader((tmp_path / "long.csv").read_text().splitlines()))
+    assert len(rows) == 6 * 2 * 4 * 3
+    row = next(
+        row
+        for row in rows
+        if (row["subject"], row["piece"], row["channel"], row["noise_level"]) == ("S02", "c", "Pz", "0.4")
+    )
+    assert (row["model"], row["variant"], row["repetition"]) == ("acoustic_plus/onset", "aligned", "pooled")
+    assert row["in_tests"] == "true"
+    assert float(row["delta_r"]) == pytest.approx(gain[1, 1, 2])
+    assert float(row["r_full"]) - float(row["r_reduced"]) == float(row["delta_r"])
+    assert float(row["delta_r_null_mean"]) == pytest.approx(null[1, :, 1, 2].mean())
+    outside = [row for row in rows if row["channel"] in ("Cz", "Oz")]
+    assert len(outside) == 6 * 2 * 4
+    assert all((row["in_tests"], row["delta_r_null_mean"]) == ("false", "") for row in outside)
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:

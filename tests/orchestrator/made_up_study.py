@@ -45,7 +45,9 @@ class FakeLedger:
 
     def finish(self, cell: CellSpec, files: Mapping[str, bytes], metrics: Mapping[str, Any]) -> Any:
         self.files[cell.signature] = dict(files)
-        return self._put(cell, "done", dict(metrics), None)
+        status = self._put(cell, "done", dict(metrics), None)
+        status.files = {name: {} for name in files}
+        return status
 
     def fail(self, cell: CellSpec, sentence: str) -> Any:
         return self._put(cell, "failed", {}, sentence)
@@ -272,13 +274,15 @@ def _condition(
     row = {
         "variant": variant, "noise_level": level, "delta_r_mean": float(values.mean()), "delta_r_se": se,
         "delta_r_max_mean": 2 * mean, "r_reduced_mean": 0.05, "r_full_mean": 0.05 + mean, "by_subject": by_subject,
-        "by_channel": channel.tolist(),
+        "by_channel": channel.tolist(), "delta_r_ci": [values.mean() - 1.9 * se, values.mean() + 1.8 * se] if se else None,
     }  # fmt: skip
     if tested:
         claimed = mean > 0.002 and len(values) >= 5
         p = 0.004 if mean > 0.002 else 0.41
         names = [name for name, value in zip(CHANNELS, channel, strict=True) if claimed and value > 0.0025]
         row |= {
+            "excess_delta_r_ci": [end - 0.0002 for end in row["delta_r_ci"]] if se else None,
+            "excess_by_subject": {name: value - 0.0002 for name, value in by_subject.items()},
             "excess_delta_r_mean": float(values.mean()) - 0.0002, "excess_delta_r_se": se, "excess_by_channel": channel.tolist(),
             "p_stimulus": p, "p_stimulus_ci": [0.5 * p, 2 * p], "p_subject": p if len(values) >= 5 else None, "p": p,
             "claimed": claimed, "p_by_channel": [p] * len(CHANNELS), "significant_channels": names,

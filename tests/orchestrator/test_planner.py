@@ -63,7 +63,7 @@ GOLDEN: dict[str, str] = {
     "trf": "1b4df9b16c4b",
     "permutations": "4d656d25069c",
     "canaries": "e8189a6152f2",
-    "group": "7b1695255337",
+    "group": "03595e22a04a",
 }
 
 
@@ -193,6 +193,24 @@ def test_a_group_without_a_failed_subject_names_it(tmp_path: Path) -> None:
     assert not set(failed) & set(reduced.parents)
     assert len(reduced.inputs["trf"]) == len(whole.inputs["trf"]) - 24
     assert reduced.signature != whole.signature
+
+
+def test_a_group_knows_which_variants_are_seeds_of_one_arm(tmp_path: Path) -> None:
+    """Nothing is said of arms where no seed is swept; a group without a subject keeps what is said."""
+    assert "arms" not in group_cell(graph(tmp_path, "demo")).config
+    swept = "sweep=[{seed: [0, 1], autoencoder.bottleneck: [layernorm, tanh]}]"
+    planned = graph(tmp_path, "demo", swept, "eeg.canaries=null")
+    arms = group_cell(planned).config["arms"]
+    variants = {condition["variant"] for condition in group_cell(planned).config["conditions"]}
+    assert {entry["variant"] for entry in arms} == variants
+    assert len(arms) == 4
+    for entry in arms:
+        assert entry["variant"] == f"{entry['arm']} seed={entry['seed']}"
+    assert len({entry["arm"] for entry in arms}) == 2
+    failed = {cell.signature: "no trials" for cell in planned if cell.labels.get("subject") == "S03"}
+    reduced = reduce(group_cell(planned), failed)
+    assert reduced is not None
+    assert reduced.config["arms"] == arms
 
 
 def test_nothing_left_of_a_group(tmp_path: Path) -> None:

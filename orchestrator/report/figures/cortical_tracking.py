@@ -1,19 +1,35 @@
-"""Delta r and excess delta r over noise levels, mean and standard error over subjects."""
+"""Delta r and excess delta r over noise levels: means with intervals over subjects, and every subject."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
+from orchestrator.report.eeg_tables import people
 from orchestrator.report.figures import style
-from orchestrator.report.results import Condition, Group, Results
+from orchestrator.report.results import Condition, Group, Interval, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Value = Callable[[Condition], tuple[float | None, float | None]]
+
+@dataclass(frozen=True)
+class Bar:
+    """A mean over subjects, the ends of its interval, and each subject's value."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    subjects: Mapping[str, float | None]
+
+
+Value = Callable[[Condition], Bar]
+Point = tuple[float, float, Bar, Condition]
+"""Noise level, mean, the whole bar, and the condition."""
 
 
 def draw(results: Results) -> Figure | None:
@@ -31,10 +47,13 @@ def draw(results: Results) -> Figure | None:
     used = {condition.variant for group, *_ in rows for condition in group.conditions}
     columns = style.facets(results, tuple(used))
     head = style.stamp_height(results) + 0.6
-    size = (1.9 + 4.2 * len(columns), head + 0.2 + 3.2 * len(rows))
+    width = 1.9 + 4.2 * len(columns)
+    note = _note(results, [group for group, *_ in rows], width)
+    foot = 0.72 + 0.14 * len(note)
+    size = (width, head + foot - 0.8 + 3.2 * len(rows))
     figure = Figure(figsize=size)
     axes = figure.subplots(len(rows), len(columns), sharey="row", squeeze=False)
-    edges = {"left": 0.8 / size[0], "right": 1 - 1.35 / size[0], "top": 1 - head / size[1], "bottom": 1.0 / size[1]}
+    edges = {"left": 0.8 / size[0], "right": 1 - 1.35 / size[0], "top": 1 - head / size[1], "bottom": foot / size[1]}
     figure.subplots_adjust(**edges, hspace=0.66, wspace=0.42)
     for i, (group, title, label, value) in enumerate(rows):
         for j, (bottleneck, variants) in enumerate(columns.items()):
@@ -46,12 +65,18 @@ def draw(results: Results) -> Figure | None:
     for axis_row, (group, _, _, value) in zip(axes, rows, strict=True):
         for axis, variants in zip(axis_row, columns.values(), strict=True):
             _finish(axis, results, group, variants, value)
-    subjects = max(group.n_subjects for group, *_ in rows)
-    who = "simulated listeners" if results.simulated else "subjects"
-    note = f"Mean ± SE over {subjects} {who}; median over channels of the mean over pieces."
-    figure.text(0.8 / size[0], 0.1 / size[1], note + _key(results), fontsize=7.5, color=style.MUTED, va="bottom")
+    figure.text(edges["left"], 0.1 / size[1], "\n".join(note), fontsize=7.5, color=style.MUTED, va="bottom")
     style.stamp(figure, results)
     return figure
+
+
+def _note(results: Results, groups: list[Group], width: float) -> list[str]:
+    """What the marks mean, in lines that fit a figure of `width` inches."""
+    most = max(groups, key=lambda group: group.n_subjects)
+    who = people(results, most).replace("listeners", "simulated listeners")
+    text = f"Mean over {who}; median over channels of the mean over pieces. "
+    text += "Bars: 95 % intervals (bootstrap over subjects). Thin: each subject. "
+    return textwrap.wrap(text + _key(results), int(16.5 * (width - 0.9)))
 
 
 def _key(results: Results) -> str:
@@ -60,24 +85,33 @@ def _key(results: Results) -> str:
         return ""
     claimed = any(condition.claimed for condition in tested.conditions)
     how = "Ringed: claimed" if claimed else "No level is claimed"
-    return f"\n{how} (both tests, corrected, p ≤ {tested.alpha:g})."
+    return f"{how} (both tests, corrected, p ≤ {tested.alpha:g})."
 
 
-def _delta_r(condition: Condition) -> tuple[float | None, float | None]:
-    return condition.delta_r_mean, condition.delta_r_se
+def _bar(mean: float | None, se: float | None, interval: Interval, subjects: Mapping[str, float | None]) -> Bar:
+    """A result without an interval has the standard error in its place."""
+    if mean is not None and interval is None and se is not None:
+        interval = mean - se, mean + se
+    low, high = interval or (mean, mean)
+    return Bar(mean, low, high, subjects)
 
 
-def _excess(condition: Condition) -> tuple[float | None, float | None]:
-    return condition.excess_delta_r_mean, condition.excess_delta_r_se
+def _delta_r(condition: Condition) -> Bar:
+    return _bar(condition.delta_r_mean, condition.delta_r_se, condition.delta_r_ci, condition.by_subject)
 
 
-def _points(group: Group, variant: str, value: Value) -> list[tuple[float, float, float, Condition]]:
-    """(level, mean, standard error, condition) in order of level, where there is a mean."""
-    rows = []
+def _excess(condition: Condition) -> Bar:
+    own = condition.excess_by_subject
+    return _bar(condition.excess_delta_r_mean, condition.excess_delta_r_se, condition.excess_delta_r_ci, own)
+
+
+def _points(group: Group, variant: str, value: Value) -> list[Point]:
+    """In order of level, where there is a mean."""
+    rows: list[Point] = []
     for condition in sorted((c for c in group.conditions if c.variant == variant), key=lambda c: c.noise_level):
-        mean, error = value(condition)
-        if mean is not None:
-            rows.append((condition.noise_level, mean, error or 0.0, condition))
+        bar = value(condition)
+        if bar.mean is not None:
+            rows.append((condition.noise_level, bar.mean, bar, condition))
     return rows
 
 
@@ -88,13 +122,23 @@ def _panel(axes: Axes, results: Results, group: Group, variants: list[str], valu
         if not points:
             continue
         shift = 0.005 * (i - (len(variants) - 1) / 2)
-        levels, means, errors = [p[0] + shift for p in points], [p[1] for p in points], [p[2] for p in points]
-        axes.errorbar(levels, means, errors, color=look.colour, linewidth=0, elinewidth=1, capsize=0, alpha=0.6)
+        levels, means = [p[0] + shift for p in points], [p[1] for p in points]
+        _subjects(axes, levels, points, look.colour)
+        ends = [(p[2].low or 0.0, p[2].high or 0.0) for p in points]
+        axes.vlines(levels, [low for low, _ in ends], [high for _, high in ends], color=look.colour, linewidth=1.3)
         axes.plot(levels, means, color=look.colour, marker=look.marker, markeredgecolor="white", markeredgewidth=0.7)
         claimed = [(x, y) for x, y, p in zip(levels, means, points, strict=True) if p[3].claimed and group.tested]
         if claimed:
             ring: dict[str, Any] = {"facecolors": "none", "edgecolors": style.INK, "linewidths": 1.2, "zorder": 5}
             axes.scatter([x for x, _ in claimed], [y for _, y in claimed], s=95, **ring)
+
+
+def _subjects(axes: Axes, levels: list[float], points: list[Point], colour: str) -> None:
+    """One thin line for each subject, broken where it has no value."""
+    for name in dict.fromkeys(name for *_, bar, _ in points for name in bar.subjects):
+        values = [bar.subjects.get(name) for *_, bar, _ in points]
+        heights = [float("nan") if value is None else value for value in values]
+        axes.plot(levels, heights, color=colour, linewidth=0.5, alpha=0.28, zorder=1)
 
 
 def _finish(axes: Axes, results: Results, group: Group, variants: list[str], value: Value) -> None:

@@ -1,0 +1,224 @@
+"""Contrasts of noise levels and of arms: which are asked, and what paired sign-flips over subjects say of them.
+
+An arm is a recipe, and its variants are its seeds: a contrast is the mean over seeds of weighted sums of conditions.
+Three families, each corrected by the maximum over its contrasts x channels: noise levels within an arm (two-sided),
+arms at one noise level (two-sided), and "intermediate is best" (one-sided): the mean of the levels .3, .4, .5 and .6
+above s = 0 and above s = .9, levels that were declared beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.cluster_bootstrap import bootstrap
+from tasks.eeg.maxima import least_subjects, sign_flip_p
+from tasks.eeg.table import ArmEntry, ConditionEntry
+
+Floats = npt.NDArray[np.float64]
+Family = Literal["levels", "arms", "intermediate"]
+FAMILIES: tuple[Family, ...] = ("levels", "arms", "intermediate")
+INTERMEDIATE = (0.3, 0.4, 0.5, 0.6)
+ENDS = (0.0, 0.9)
+"""Clean, and nearly all noise: what intermediate levels are compared with."""
+
+LEAST_SEEDS = 3
+"""With fewer models of each arm a contrast is one of models, not of arms."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An arm at a noise level, or at the mean of several."""
+
+    arm: str
+    levels: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """First setting minus second: `weights` of the conditions by seed, shape (conditions,) each."""
+
+    family: Family
+    first: Setting
+    second: Setting
+    weights: Mapping[int, Floats]
+
+
+Places = dict[str, dict[int, dict[float, int]]]
+"""Number of a condition by arm, seed and noise level."""
+
+
+def places(conditions: Sequence[ConditionEntry], arms: Sequence[ArmEntry]) -> Places:
+    """Where each condition stands; a variant that no entry names is an arm of its own with seed 0."""
+    known = {entry.variant: entry for entry in arms}
+    found: Places = {}
+    for number, condition in enumerate(conditions):
+        entry = known.get(condition.variant) or ArmEntry(variant=condition.variant, arm=condition.variant, seed=0)
+        found.setdefault(entry.arm, {}).setdefault(entry.seed, {})[condition.noise_level] = number
+    return found
+
+
+def asked(where: Places, n_conditions: int) -> list[Contrast]:
+    """All contrasts that the conditions allow: the higher level minus the lower, the later arm minus the earlier."""
+    found = []
+    for arm, seeds in where.items():
+        levels = sorted({level for at in seeds.values() for level in at})
+        for low, high in combinations(levels, 2):
+            found.append(("levels", Setting(arm, (high,)), Setting(arm, (low,))))
+        if all(level in levels for level in (*INTERMEDIATE, *ENDS)):
+            found += [("intermediate", Setting(arm, INTERMEDIATE), Setting(arm, (end,))) for end in ENDS]
+    for before, after in combinations(where, 2):
+        levels = sorted({level for arm in (before, after) for at in where[arm].values() for level in at})
+        found += [("arms", Setting(after, (level,)), Setting(before, (level,))) for level in levels]
+    contrasts = [_weighted(where, n_conditions, *what) for what in found]  # type: ignore[arg-type]
+    return [contrast for contrast in contrasts if contrast.weights]
+
+
+def _weighted(where: Places, n_conditions: int, family: Family, first: Setting, second: Setting) -> Contrast:
+    """The contrast in every seed that has all its conditions."""
+    weights: dict[int, Floats] = {}
+    for seed in sorted(where[first.arm].keys() & where[second.arm].keys()):
+        row = np.zeros(n_conditions)
+        if all(level in where[side.arm][seed] for side in (first, second) for level in side.levels):
+            for side, sign in ((first, 1.0), (second, -1.0)):
+                for level in side.levels:
+                    row[where[side.arm][seed][level]] += sign / len(side.levels)
+            weights[seed] = row
+    return Contrast(family, first, second, weights)
+
+
+def null_spread(null: Floats, weights: Floats) -> Floats:
+    """Standard deviation of weighted sums of conditions over permutations, pooled over subjects.
+
+    Parameters
+    ----------
+    null : ndarray, shape (S, B, conditions, C)
+    weights : ndarray, shape (K, conditions)
+
+    Returns
+    -------
+    ndarray, shape (K, C)
+    """
+    n_subjects, count, n_conditions, n_channels = null.shape
+    spread = np.empty((len(weights), n_channels))
+    for channel in range(n_channels):
+        values = null[..., channel] - null[..., channel].mean(axis=1, keepdims=True)
+        flat = values.reshape(-1, n_conditions)
+        covariance = flat.T @ flat / (n_subjects * count)
+        spread[:, channel] = np.sqrt(np.maximum(((weights @ covariance) * weights).sum(axis=1), 0.0))
+    return spread
+
+
+def judged(
+    contrasts: Sequence[Contrast], excess: Floats, null: Floats, channels: Sequence[str], alpha: float
+) -> list[dict[str, Any]]:
+    """What is found of each contrast, in the order given.
+
+    Parameters
+    ----------
+    contrasts : sequence of Contrast
+    excess : ndarray, shape (S, conditions, C)
+        delta_r of each subject less the mean of its own null.
+    null : ndarray, shape (S, B, conditions, C)
+    channels : sequence of str, length C
+    alpha : float
+
+    Returns
+    -------
+    list of dict
+        `mean`, `ci` (95 %, bootstrap over subjects) and `by_seed` are of the plotted measure, the median over channels
+        of the excess. `p` is the smallest over channels, corrected over the family (None where there are too few
+        subjects); `higher` and `lower` are the channels where p reaches alpha and every seed has the mean's sign.
+        `claimed` needs one of them, and in the family ``arms`` at least 3 seeds.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    for family in FAMILIES:
+        own = [number for number, contrast in enumerate(contrasts) if contrast.family == family]
+        if not own:
+            continue
+        members, two_sided = [contrasts[number] for number in own], family != "intermediate"
+        weights = np.array([np.mean(list(contrast.weights.values()), axis=0) for contrast in members])
+        p = None
+        if len(excess) >= least_subjects(alpha, two_sided):
+            values = np.einsum("kn,snc->skc", weights, excess)
+            spread = null_spread(null, weights)
+            p = sign_flip_p(values.reshape(len(values), -1), spread.ravel(), two_sided).reshape(spread.shape)
+        for place, (number, contrast) in enumerate(zip(own, members, strict=True)):
+            rows[number] = _row(contrast, excess, None if p is None else p[place], channels, alpha)
+            rows[number]["n_contrasts"] = len(own)
+    return [rows[number] for number in range(len(contrasts))]
+
+
+def _row(contrast: Contrast, excess: Floats, p: Floats | None, channels: Sequence[str], alpha: float) -> dict[str, Any]:
+    bars = np.median(excess, axis=2)
+    by_seed = {str(seed): float((bars @ row).mean()) for seed, row in contrast.weights.items()}
+    subjects = bars @ np.mean(list(contrast.weights.values()), axis=0)
+    estimate = bootstrap(subjects[None], range(len(subjects)))
+    assert estimate is not None
+    signs = np.sign([np.tensordot(row, excess.mean(axis=0), axes=1) for row in contrast.weights.values()])
+    agree = np.abs(signs.sum(axis=0)) == len(signs)
+    found = np.zeros(len(channels), dtype=bool) if p is None else (p <= alpha) & agree
+    higher = [name for name, here, sign in zip(channels, found, signs[0], strict=True) if here and sign > 0]
+    lower = [name for name, here, sign in zip(channels, found, signs[0], strict=True) if here and sign < 0]
+    n_seeds = len(contrast.weights)
+    return {
+        "family": contrast.family,
+        "first": {"arm": contrast.first.arm, "levels": list(contrast.first.levels)},
+        "second": {"arm": contrast.second.arm, "levels": list(contrast.second.levels)},
+        "mean": float(subjects.mean()),
+        "ci": None if estimate.low is None else [estimate.low, estimate.high],
+        "by_seed": by_seed,
+        "seed_sd": float(np.std(list(by_seed.values()), ddof=1)) if n_seeds > 1 else None,
+        "n_seeds": n_seeds,
+        "n_subjects": len(subjects),
+        "p": None if p is None else float(p.min()),
+        "p_by_channel": None if p is None else p.tolist(),
+        "higher": higher,
+        "lower": lower,
+        "claimed": bool(higher or lower) and (contrast.family != "arms" or n_seeds >= LEAST_SEEDS),
+    }
+
+
+def intermediate(
+    rows: Sequence[Mapping[str, Any]], channels: Sequence[str], claimed: Collection[str]
+) -> list[dict[str, Any]]:
+    """Per arm, whether intermediate levels are best: above both ends at one and the same channel.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        As `judged` gives them.
+    channels : sequence of str
+    claimed : collection of str
+        Arms for which IC is claimed to add anything at an intermediate level; no other has a best.
+    """
+    found: dict[str, dict[float, Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["family"] == "intermediate":
+            found.setdefault(row["first"]["arm"], {})[row["second"]["levels"][0]] = row
+    judgements = []
+    for arm, ends in found.items():
+        if len(ends) < len(ENDS):
+            continue
+        both = [ends[end] for end in ENDS]
+        p = None if any(row["p"] is None for row in both) else np.max([row["p_by_channel"] for row in both], axis=0)
+        best = [name for name in channels if all(name in row["higher"] for row in both)]
+        judgements.append(
+            {
+                "arm": arm,
+                "levels": list(INTERMEDIATE),
+                "above_clean": both[0]["mean"],
+                "above_noisy": both[1]["mean"],
+                "p": None if p is None else float(p.min()),
+                "n_seeds": min(row["n_seeds"] for row in both),
+                "channels": best,
+                "claimed_there": arm in claimed,
+                "best": bool(best) and arm in claimed,
+            }
+        )
+    return judgements
