@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.contract import Cell, Context, Result, TaskError
-from tasks.eeg.evidence import read_described
+from tasks.eeg.evidence import null_of, read_described
 from tasks.eeg.maxima import clopper_pearson, exceedances, least_subjects, p_value, sign_flip_p, studentised
+from tasks.eeg.nulls import no_claim
 from tasks.eeg.table import GroupConfig, Table, read_table
 from tasks.eeg.verdict import verdict
 
@@ -111,8 +112,10 @@ def _tested(tests: Tests, condition: int, channels: Sequence[str], alpha: float)
     }
 
 
-def summary(config: GroupConfig, table: Table, eeg: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The content of ``group.json``."""
+def summary(
+    config: GroupConfig, table: Table, eeg: Mapping[str, Mapping[str, Any]], null: str = "residual_shift"
+) -> dict[str, Any]:
+    """The content of ``group.json``; with a `null` that isn't calibrated nothing is claimed."""
     conditions: list[dict[str, Any]] = [
         {"variant": entry.variant, "noise_level": entry.noise_level, **_described(table, index)}
         for index, entry in enumerate(config.conditions)
@@ -127,6 +130,10 @@ def summary(config: GroupConfig, table: Table, eeg: Mapping[str, Mapping[str, An
                 f"{len(table.subjects)} complete subject(s): a sign-flip test of fewer than "
                 f"{least_subjects(config.alpha)} can't reach p = {config.alpha:g}, so nothing is claimed; add subjects"
             )
+        if no_claim(null) is not None:
+            refused = no_claim(null)
+            for condition in conditions:
+                condition.update(claimed=False, significant_channels=[])
     first = eeg.get(table.subjects[0], {})
     spots = first.get("positions")
     named = list(first.get("channels", table.channels))
@@ -139,6 +146,8 @@ def summary(config: GroupConfig, table: Table, eeg: Mapping[str, Mapping[str, An
         "missing": list(table.missing),
         "pieces": table.pieces,
         "pieces_missing": table.pieces_missing,
+        "null": null,
+        "calibrated": no_claim(null) is None,
         "n_permutations": 0 if tests is None else tests.n_permutations,
         "simulated": any(bool(eeg.get(name, {}).get("simulated")) for name in table.subjects),
         "channels": list(table.channels),
@@ -173,7 +182,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     others are named in ``missing``. Pieces that a subject lacks and another has are listed in ``pieces_missing``. Per
     condition ``p_stimulus_by_channel`` and ``p_subject_by_channel`` are both tests, each corrected over channels x
     conditions, and ``p_by_channel`` is the larger of the two. A channel is significant where that reaches alpha; a
-    condition with such a channel is claimed, and its ``p`` is that of its best channel.
+    condition with such a channel is claimed, and its ``p`` is that of its best channel. ``null`` names the null
+    distribution, and with one that isn't ``calibrated`` nothing is claimed.
 
     Parameters
     ----------
@@ -194,7 +204,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
             permutations = cell.collection("permutations") if "permutations" in cell.inputs else ()
             table = read_table(config, cell.collection("trf"), permutations)
             described = [read_described(eeg) for eeg in cell.collection("eeg")]
-            result = summary(config, table, {entry["subject"]: entry for entry in described})
+            null = null_of(permutations) if config.model.tested else "residual_shift"
+            result = summary(config, table, {entry["subject"]: entry for entry in described}, null)
         except TaskError as error:
             yield Result(cell.signature, failure=str(error))
             continue
