@@ -6,6 +6,7 @@ from datetime import date
 
 from matplotlib.figure import Figure
 from null_data import GENERATORS
+from power import N_SUBJECTS, Power
 from rates import ALPHA, N_PERMUTATIONS, TESTS, Cell
 
 from tasks.eeg.nulls import CALIBRATED
@@ -63,6 +64,27 @@ benchmarks/results/{date.today()}-calibration.jsonl.
 """
 
 
+def power_section(found: list[Power], material: str, channels: int, permutations: int) -> str:
+    """What is added to the page about power; empty where it was not measured."""
+    if not found:
+        return ""
+    text = f"""
+## Power
+
+{N_SUBJECTS} simulated listeners of {channels} channels to {material}, {permutations} permutations, {found[0].count}
+data sets per effect. Listeners answer to a compressed envelope, to onsets, and to IC at the onsets; the planted effect
+is what r would gain from a perfectly known response. A claim needs both tests on one channel.
+
+| planted | mean excess delta_r | claims | power [99 % bounds] | over stimuli | over subjects |
+|---|---|---|---|---|---|
+"""
+    for own in found:
+        low, high = own.bounds
+        text += f"| {own.effect:g} | {own.excess:.5f} | {own.claims} of {own.count} | {own.power:.2f} "
+        text += f"[{low:.2f}, {high:.2f}] | {own.stimuli / own.count:.2f} | {own.subjects / own.count:.2f} |\n"
+    return text
+
+
 def _listed(cells: list[Cell]) -> str:
     return "; ".join(f"{cell.generator} ({cell.null}, {cell.test}: {cell.rate:.3f})" for cell in cells)
 
@@ -91,9 +113,13 @@ def draw(cells: list[Cell]) -> Figure:
     """Rates with their bounds: over stimuli and over subjects a panel each, coloured by what is asked of them."""
     rows = list(dict.fromkeys((cell.generator, cell.null) for cell in cells))
     place = {row: index for index, row in enumerate(rows)}
+    shaded = list(dict.fromkeys(generator for generator, _ in rows))[::2]
     figure = Figure(figsize=(12, 1.4 + 0.17 * len(rows)))
     axes = figure.subplots(1, len(TESTS), sharey=True)
     for axis, test in zip(axes, TESTS, strict=True):
+        for (generator, _), y in place.items():
+            if generator in shaded:
+                axis.axhspan(y - 0.5, y + 0.5, color="#f2f2f2", lw=0)
         for cell in (cell for cell in cells if cell.test == test):
             y, colour = place[cell.generator, cell.null], COLOURS[cell.role]
             axis.plot([cell.low, cell.high], [y, y], color=colour, lw=1.2)

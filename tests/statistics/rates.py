@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from tasks.eeg.lags import lag_samples, lagged
 from tasks.eeg.maxima import sign_flip_p, sign_flips
 from tasks.eeg.nested import full_scores, reduced_scores
 from tasks.eeg.nulls import CALIBRATED
-from tasks.eeg.residual import Explainer, OnsetExplainer
+from tasks.eeg.residual import Explainer, OnsetExplainer, Split
 from tasks.eeg.sufficient import Layout, Part, reduced_sums, regressor_sums, response_sums
 from tasks.seeds import numpy_stream
 
@@ -37,29 +37,51 @@ RAW = "raw delta_r"
 """The sign-flip of delta_r itself, without a null distribution: a diagnostic."""
 
 
-def gains(data: DataSet, nulls: Sequence[Null], seed: int) -> dict[str, tuple[Array, Array]]:
+@dataclass(frozen=True)
+class Setting:
+    """How data are fitted and permuted."""
+
+    lags: Array
+    rate: int
+    n_permutations: int
+
+
+SMALL = Setting(LAGS, RATE, N_PERMUTATIONS)
+BATCH = 100
+"""Permutations are computed this many at a time."""
+
+
+def gains(data: DataSet, nulls: Sequence[Null], seed: int, setting: Setting = SMALL) -> dict[str, tuple[Array, Array]]:
     """delta_r (S, 1, C) and its permutations (S, B, 1, C) under each null distribution."""
-    design = {piece: lagged(values, LAGS) for piece, values in data.reduced.items()}
+    lags = setting.lags
+    design = {piece: lagged(values, lags) for piece, values in data.reduced.items()}
     names, n_trials = tuple(data.reduced), len(data.eeg[0][0])
     layout = Layout(names, tuple((Part(name, len(data.reduced[name]), n_trials),) for name in names))
     folds = make_folds(reduced_sums(layout, design), LAMBDAS)
     heard = [prepare(folds, response_sums(layout, design, [[trials] for trials in own])) for own in data.eeg]
-    splits = {
-        "residual_shift": Explainer(data.reduced, LAGS.size).split(data.regressor),
-        "onset_values": OnsetExplainer(data.reduced, data.counts, LAGS.size).split(data.regressor),
-    }
     base = np.array([reduced_scores(folds, own).r[0].mean(axis=0) for own in heard])
+
+    def gain(versions: Mapping[str, Array]) -> Array:
+        sums, crosses = regressor_sums(layout, design, versions, lags, [own.sums for own in heard])
+        r = np.array([scores.r.mean(axis=1) for scores in full_scores(folds, sums, heard, crosses)])
+        return np.asarray(r - base[:, None])[:, :, None]
+
+    observed = gain({name: values[None] for name, values in data.regressor.values.items()})[:, 0]
     found = {}
     for null in nulls:
-        drawn = Source(null, data.regressor, splits.get(null), data.counts, seed, 2.0, LAGS.size, RATE)(
-            range(N_PERMUTATIONS)
+        draw = Source(
+            null, data.regressor, _split(data, null, lags.size), data.counts, seed, 2.0, lags.size, setting.rate
         )
-        versions = {name: np.concatenate([data.regressor.values[name][None], drawn[name]]) for name in names}
-        sums, crosses = regressor_sums(layout, design, versions, LAGS, [own.sums for own in heard])
-        r = np.array([scores.r.mean(axis=1) for scores in full_scores(folds, sums, heard, crosses)])
-        gain = r - base[:, None]
-        found[null] = gain[:, 0, None], gain[:, 1:, None]
+        starts = range(0, setting.n_permutations, BATCH)
+        blocks = [gain(draw(range(start, min(start + BATCH, setting.n_permutations)))) for start in starts]
+        found[null] = observed, np.concatenate(blocks, axis=1)
     return found
+
+
+def _split(data: DataSet, null: Null, n_lags: int) -> Split | None:
+    if null == "residual_shift":
+        return Explainer(data.reduced, n_lags).split(data.regressor)
+    return OnsetExplainer(data.reduced, data.counts, n_lags).split(data.regressor) if null == "onset_values" else None
 
 
 def p_values(generator: str, nulls: Sequence[Null], numbers: Iterable[int]) -> dict[tuple[str, str], Array]:
