@@ -65,18 +65,16 @@ class Source:
         return SHUFFLES[self.null](values, present, self.seed, numbers)
 
     def check(self) -> float | None:
-        """Refuse what makes too coarse or too dependent a null; seconds over which a shifted residual is correlated.
+        """Refuse shifts that are too few or too short; seconds over which a shifted residual is correlated with itself.
 
         Raises
         ------
         TaskError
-            If a piece is too short, has too few onsets, or shifts don't reach far enough.
+            If a piece is too short, or shifts don't reach far enough.
         """
         if self.null in SHIFTS:
             for key, present in self.regressor.present.items():
                 shift_range(int(present.sum()), self.n_lags, self.shift_min_s, self.sample_rate_hz, key)
-        if self.null == "onset_values":
-            nulls.check_onsets(self.counts)
         if self.null != "residual_shift":
             return None
         assert self.split is not None

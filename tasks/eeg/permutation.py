@@ -30,6 +30,9 @@ from tasks.eeg.residual import Explainer, OnsetExplainer
 from tasks.eeg.sufficient import regressor_sums
 
 Floats = npt.NDArray[np.float64]
+Explainers = dict[tuple[str, ...], Explainer | OnsetExplainer]
+"""By the recordings that IC is known of."""
+
 BATCH = 100
 BATCH_BYTES = 96 * 2**20
 """Permutations are computed in batches of at most `BATCH`, whose lagged copies of one piece stay below this size."""
@@ -107,9 +110,6 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
                 yield result
 
 
-Explainers = dict[tuple[str, ...], Explainer | OnsetExplainer]
-
-
 def _source(bench: Bench, config: PermutationConfig, explainers: Explainers, regressor: Regressor) -> Source:
     """What the permutations of one level are drawn from; the reduced features are prepared once for all levels."""
     split, counts, usable, n_lags = None, {}, tuple(regressor.values), bench.lags.size
@@ -120,6 +120,7 @@ def _source(bench: Bench, config: PermutationConfig, explainers: Explainers, reg
             key: nulls.onset_counts(bench.recordings[key].notes or (), config.sample_rate_hz, values.size)
             for key, values in regressor.values.items()
         }
+        nulls.check_onsets(counts)
     if config.null in nulls.CALIBRATED:
         if usable not in explainers:
             reduced = {key: bench.reduced[key] for key in usable}
