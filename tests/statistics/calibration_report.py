@@ -28,7 +28,7 @@ def page(cells: list[Cell], seconds: float) -> str:
     )
     return f"""# Do the EEG tests keep their level?
 
-`make calibrate`, {date.today()}: {count} data sets per row in which IC tells listeners nothing, {seconds / 60:.0f} min
+`tests/statistics/calibrate.py`, {date.today()}: {count} data sets per row in which IC tells listeners nothing, {seconds / 60:.0f} min
 on one core. {words}. With so many data sets a cell fails from a rate of {_least(count, len(kept)):.3f} on.
 
 ![Rates of false positives with 99 % bounds, a row per generator and null distribution](calibration/rates.png)
@@ -81,7 +81,9 @@ def power_section(found: list[Power], material: str, channels: int, permutations
 
 {N_SUBJECTS} simulated listeners of {channels} channels to {material}, {permutations} permutations, {found[0].count}
 data sets per effect. Listeners answer to a compressed envelope, to onsets, and to IC at the onsets; the planted effect
-is what r would gain from a perfectly known response. A claim needs both tests on one channel.
+is what r would gain from a perfectly known response. A claim needs both tests on one channel. Measured with
+`--power-data-sets {found[0].count} --channels {channels} --permutations {permutations}`;
+`make calibrate` takes 20, 64 and 1000.
 
 | planted | mean excess delta_r | claims | power [99 % bounds] | over stimuli | over subjects |
 |---|---|---|---|---|---|
