@@ -28,8 +28,9 @@ def page(cells: list[Cell], seconds: float) -> str:
     )
     return f"""# Do the EEG tests keep their level?
 
-`tests/statistics/calibrate.py`, {date.today()}: {count} data sets per row in which IC tells listeners nothing, {seconds / 60:.0f} min
-on one core. {words}. With so many data sets a cell fails from a rate of {_least(count, len(kept)):.3f} on.
+`tests/statistics/calibrate.py`, {date.today()}: {count} data sets per row in which IC tells listeners nothing,
+{seconds / 60:.0f} min on one core. {words}. With so many data sets a cell fails from a rate of
+{_least(count, len(kept)):.3f} on.
 
 ![Rates of false positives with 99 % bounds, a row per generator and null distribution](calibration/rates.png)
 
