@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 LOCK := $(shell $(PYTHON) -c 'import hashlib; print(hashlib.sha256(open("requirements.lock", "rb").read()).hexdigest())')
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-cluster soak check bench audit token up clean FORCE
+.PHONY: demo test test-cluster soak check bench calibrate audit token up clean FORCE
 
 demo: $(READY)
 	$(BIN)/orchestrator run experiments/demo.yaml
@@ -37,6 +37,12 @@ bench: $(READY)
 	@mkdir -p benchmarks/results
 	@set -e; for script in $(wildcard benchmarks/*.py); do $(BIN)/python $$script; done > $(BENCH); status=$$?; \
 		cat $(BENCH); exit $$status
+
+# False positives and power of the EEG tests: writes docs/results/calibration.md. Hours; a look: make calibrate DATA_SETS=50 POWER_DATA_SETS=0
+DATA_SETS ?= 1000
+POWER_DATA_SETS ?= 20
+calibrate: $(READY)
+	$(BIN)/python tests/statistics/calibrate.py --data-sets $(DATA_SETS) --power-data-sets $(POWER_DATA_SETS)
 
 # Known vulnerabilities of the locked packages. Asks a service on the internet, so it is not part of the tests.
 audit: $(READY)

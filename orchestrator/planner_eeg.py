@@ -84,6 +84,11 @@ def models_of(builder: Builder, science: Science) -> list[ModelConfig]:
         if not any(model.tested for model in models):
             models = [model.model_copy(update={"tested": model.reduced == "acoustic_plus"}) for model in models]
             said += "; acoustic_plus with hold is tested instead"
+            if science.eeg.permutations.null == "onset_values":
+                raise ValueError(
+                    "eeg.permutations.null: onset_values shuffles IC among note onsets, and the stimuli have no notes; "
+                    "choose residual_shift"
+                )
         builder.note(said)
     if not any(model.tested for model in models):
         builder.note("eeg.trf.models: none is tested, so there are no p-values and no claims")
@@ -202,6 +207,8 @@ def plan_fit(
             "shift_min_s": settings.permutations.shift_min_s,
             "seed": science.data.seed,
         }
+        if settings.permutations.null != "residual_shift":
+            null["null"] = settings.permutations.null
         block = {**labels, "block": str(first)}
         blocks.append(builder.add("permutations", f"permutations {first}.. {title}", null, inputs, block))
     return Fit(subject, variant, level, model_name(model), eeg, fitted, tuple(blocks))

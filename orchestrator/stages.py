@@ -189,7 +189,7 @@ _ROWS = (
     Stage(
         "permutations",
         "tasks.eeg.permutation:run",
-        cell="one block of null models: residual circular shifts with a seed of their own each",
+        cell="one block of null models: residual circular shifts (or another null) with a seed of their own each",
         inputs=_FITTED,
         files="null.safetensors: delta_r (permutations, channels)",
         metrics="count, delta_r_null_mean, residual_correlation_s",

@@ -8,6 +8,7 @@ from orchestrator.planner_eeg import TRUE_DRIVER_MODEL
 from orchestrator.report import eeg_tables, pitch_tables
 from orchestrator.report.results import Condition, Group, Results
 from tasks.eeg.maxima import least_subjects
+from tasks.eeg.nulls import no_claim
 
 
 def headline(results: Results) -> tuple[str, ...]:
@@ -76,6 +77,8 @@ def _without_group(results: Results) -> tuple[str, ...]:
 def _first(results: Results, group: Group, claimed: list[Condition]) -> str:
     if _red(results):
         return "RED: the canaries failed, so nothing is claimed, whatever the tables below say."
+    if not group.calibrated:
+        return f"No noise level of any variant is claimed: {no_claim(group.null)}."
     if not claimed:
         lowest = min((c.p for c in group.conditions if c.p is not None), default=None)
         found = "" if lowest is None else f" (lowest corrected p = {lowest:.3g})"

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.report.results import Group, Results
 from orchestrator.report.solver import precisions
+from tasks.eeg.nulls import WORDS
 
 PACKAGES = ("torch", "numpy", "scipy", "mne", "ray", "music21")
 
@@ -217,8 +218,9 @@ def _tests(results: Results) -> str:
     group = results.tested
     if group is None:
         return ""
-    return (
-        f"Claims rest on {group.model} alone: residual circular shifts ({group.n_permutations} permutations) test over "
+    start = f"Claims rest on {group.model} alone: " if group.calibrated else f"{group.model}, without a claim: "
+    return start + (
+        f"{WORDS.get(group.null, group.null)} ({group.n_permutations} permutations) test over "
         "stimuli, sign flips over subjects; both are corrected by the maximum over channels, levels and variants, at "
         f"α = {group.alpha:g}. "
         "Excess Δr is Δr minus its own null mean. Intervals are bootstrapped over subjects."

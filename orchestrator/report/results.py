@@ -160,6 +160,8 @@ class Group(BaseModel):
     subjects: tuple[str, ...] = ()
     missing: tuple[Missing, ...] = ()
     n_permutations: int = 0
+    null: str = "residual_shift"
+    calibrated: bool = True
     simulated: bool = False
     channels: tuple[str, ...] = ()
     positions: tuple[tuple[float, float, float], ...] | None = None

@@ -10,6 +10,7 @@ from tasks.config import Config, Distinct
 
 Lag = Annotated[float, Field(ge=-5, le=5)]
 MAX_BLOCKS = 1000
+Null = Literal["residual_shift", "onset_values", "circular_shift", "across_pieces", "sample_shuffle", "phase_scramble"]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -131,8 +132,14 @@ class TrfConfig(Config):
 
 
 class PermutationsConfig(Config):
-    """The residual circular shift: permutation k has its own seed, so 200 -> 400 computes only 200."""
+    """The null distribution: permutation k has its own seed, so 200 -> 400 computes only 200.
 
+    `null` ``residual_shift`` shifts in time what acoustics leave over of IC; ``onset_values``, for models with IC at
+    note onsets, shuffles it among a piece's onsets. The others are diagnostics: they are not calibrated, and nothing is
+    claimed with them. `shift_min_s` is the smallest shift of ``residual_shift`` and ``circular_shift``.
+    """
+
+    null: Null = Field("residual_shift", json_schema_extra={"neutral": "residual_shift"})
     n: int = Field(1000, ge=1)
     block: int = Field(100, ge=1)
     shift_min_s: float = Field(2.0, gt=0)
@@ -182,6 +189,16 @@ class EegConfig(Config):
             )
             named = ", ".join(given or ("simulation", "cnd", "raw"))
             raise ValueError(f"{named}: exactly one of them says where the EEG comes from, {said}")
+        return self
+
+    @model_validator(mode="after")
+    def _null_has_onsets(self) -> EegConfig:
+        held = [model for model in self.trf.models if model.tested and model.regressor != "onset"]
+        if self.permutations.null == "onset_values" and held:
+            raise ValueError(
+                "permutations.null: onset_values shuffles IC among note onsets, and the tested model "
+                f"{held[0].reduced} with {held[0].regressor} has none; test only regressor onset, or use residual_shift"
+            )
         return self
 
     @model_validator(mode="after")

@@ -73,6 +73,22 @@ def read_null(blocks: Sequence[Artefact]) -> Floats:
     return np.concatenate([load(block.read_bytes("null.safetensors"))["delta_r"] for block in ordered])
 
 
+def null_of(blocks: Sequence[Artefact]) -> str:
+    """Which null distribution all blocks of permutations are drawn from.
+
+    Raises
+    ------
+    TaskError
+        If they are of different ones.
+    """
+    found = sorted({str(block.config.get("null", "residual_shift")) for block in blocks})
+    if len(found) != 1:
+        raise TaskError(
+            f"permutations: blocks of one null distribution are needed, not of {', '.join(found) or 'none'}"
+        )
+    return found[0]
+
+
 def read_described(eeg: Artefact) -> dict[str, Any]:
     """``eeg.json`` of a subject."""
     described: dict[str, Any] = json.loads(eeg.read_bytes("eeg.json"))

@@ -22,7 +22,7 @@ from tasks.cluster_bootstrap import bootstrap
 from tasks.contract import Cell, Context, Result, TaskError
 from tasks.eeg import choice, contrasts, lacking
 from tasks.eeg.clusters import NoNeighbours, clusters, neighbours
-from tasks.eeg.evidence import read_described
+from tasks.eeg.evidence import null_of, read_described
 from tasks.eeg.long_table import long_csv
 from tasks.eeg.maxima import (
     FEWEST_SUBJECTS,
@@ -33,6 +33,7 @@ from tasks.eeg.maxima import (
     sign_flip_p,
     studentised,
 )
+from tasks.eeg.nulls import no_claim
 from tasks.eeg.table import GroupConfig, Table, read_table
 from tasks.eeg.verdict import verdict
 
@@ -135,8 +136,10 @@ def _tested(tests: Tests, condition: int, table: Table, alpha: float) -> dict[st
     }
 
 
-def summary(config: GroupConfig, table: Table, eeg: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The content of ``group.json``."""
+def summary(
+    config: GroupConfig, table: Table, eeg: Mapping[str, Mapping[str, Any]], null: str = "residual_shift"
+) -> dict[str, Any]:
+    """The content of ``group.json``; with a `null` that isn't calibrated nothing is claimed."""
     conditions: list[dict[str, Any]] = [
         {"variant": entry.variant, "noise_level": entry.noise_level, **_described(table, index)}
         for index, entry in enumerate(config.conditions)
@@ -151,6 +154,10 @@ def summary(config: GroupConfig, table: Table, eeg: Mapping[str, Mapping[str, An
                 f"{len(table.subjects)} complete subject(s): a sign-flip test of fewer than "
                 f"{least_subjects(config.alpha)} can't reach p = {config.alpha:g}, so nothing is claimed; add subjects"
             )
+        if no_claim(null) is not None:
+            refused = no_claim(null)
+            for condition in conditions:
+                condition.update(claimed=False, significant_channels=[])
     result: dict[str, Any] = {
         "model": config.model.model_dump(mode="json"),
         "tested": tests is not None,
@@ -160,6 +167,8 @@ def summary(config: GroupConfig, table: Table, eeg: Mapping[str, Mapping[str, An
         "missing": list(table.missing),
         "pieces": table.pieces,
         "pieces_missing": table.pieces_missing,
+        "null": null,
+        "calibrated": no_claim(null) is None,
         "n_permutations": 0 if tests is None else tests.n_permutations,
         "simulated": any(bool(eeg.get(name, {}).get("simulated")) for name in table.subjects),
         "channels": list(table.channels),
@@ -170,9 +179,11 @@ def summary(config: GroupConfig, table: Table, eeg: Mapping[str, Mapping[str, An
     }
     result["n"] = lacking.n_of(result)
     result["notes"] = lacking.sentences(result, {name: eeg[name].get("removed", ()) for name in eeg})
-    if tests is not None:
+    if tests is not None and result["calibrated"]:
         _compare(config, table, tests, result)
         _extend(config, tests, result)
+    elif tests is not None:
+        result["notes"].append(f"no contrasts, choice of a level or clusters: the null {null} is not calibrated")
     result["verdict"] = verdict(result)
     return result
 
@@ -260,7 +271,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     ``p_subject_by_channel`` are both tests, each corrected over channels x conditions, and ``p_by_channel`` is the
     larger of the two. A channel is significant where that reaches alpha; a condition with such a channel is claimed,
     and its ``p`` is that of its best channel. ``contrasts``, ``intermediate`` and ``chosen_level`` compare conditions,
-    ``clusters`` describe where on the scalp, ``notes`` say what is lacking.
+    ``clusters`` describe where on the scalp, ``notes`` say what is lacking. ``null`` names the null distribution, and
+    with one that isn't ``calibrated`` nothing is claimed or compared.
 
     Parameters
     ----------
@@ -281,7 +293,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
             permutations = cell.collection("permutations") if "permutations" in cell.inputs else ()
             table = read_table(config, cell.collection("trf"), permutations)
             described = [read_described(eeg) for eeg in cell.collection("eeg")]
-            result = summary(config, table, {entry["subject"]: entry for entry in described})
+            null = null_of(permutations) if config.model.tested else "residual_shift"
+            result = summary(config, table, {entry["subject"]: entry for entry in described}, null)
         except TaskError as error:
             yield Result(cell.signature, failure=str(error))
             continue

@@ -1,41 +1,37 @@
-"""Stage `permutations`: the null distribution of delta_r by shifting what acoustics leave over of IC.
+"""Stage `permutations`: the null distribution of delta_r, by default by shifting what acoustics leave over of IC.
 
 IC is regressed on the lagged reduced features. Only the residual is shifted in time, within its piece and around its
 ends, and the fit is added back: the shifted regressor stays as collinear with the reduced model as IC itself, which a
 plain shift or a permutation across pieces would destroy (Freedman & Lane 1983; Anderson & Robinson 2001 on permuting
 with nuisance variables). Everything after that, the choice of lambda included, is done as for IC itself.
 
-For IC at note onsets a second null, the shuffle of values among a piece's onsets, would ask whether it matters which
-note is surprising rather than when. It is not built yet: `onset` has the residual shift alone.
+For IC at note onsets there is a second null, the shuffle of values among a piece's onsets; `tasks.eeg.nulls` has it,
+and the popular ones that are diagnostics alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 from safetensors.numpy import save_file
-from scipy.linalg import cho_factor, cho_solve
 
 from tasks.contract import Artefact, Cell, Context, Result, Stopped, TaskError
+from tasks.eeg import nulls
+from tasks.eeg.config import Null
+from tasks.eeg.draws import Source
 from tasks.eeg.folds import Folds
 from tasks.eeg.jobs import Bench, FitConfig, Listening, by_bench, by_layout, by_level
-from tasks.eeg.lags import lagged
 from tasks.eeg.nested import full_scores, reduced_scores
-from tasks.eeg.regressors import Flags, Regressor
+from tasks.eeg.regressors import Regressor
+from tasks.eeg.residual import Explainer, OnsetExplainer
 from tasks.eeg.sufficient import regressor_sums
-from tasks.seeds import numpy_stream
 
 Floats = npt.NDArray[np.float64]
-
-FIT_RIDGE = 1e-6
-"""Ridge of the regression of IC on the reduced features, relative to the number of samples: for stability alone."""
-
-MIN_SHIFTS = 100
-"""Fewer distinct shifts than this in a piece make too coarse a null distribution."""
+Explainers = dict[tuple[str, ...], Explainer | OnsetExplainer]
+"""By the recordings that IC is known of."""
 
 BATCH = 100
 BATCH_BYTES = 96 * 2**20
@@ -49,135 +45,7 @@ class PermutationConfig(FitConfig):
     count: int = Field(ge=1)
     shift_min_s: float = Field(gt=0)
     seed: int
-
-
-@dataclass(frozen=True)
-class Split:
-    """A regressor as the part that the reduced features explain and the residual, per recording, shape (T,)."""
-
-    fit: Mapping[str, Floats]
-    residual: Mapping[str, Floats]
-    present: Mapping[str, Flags]
-
-
-class Explainer:
-    """Regression on the lagged reduced features, all stimuli pooled.
-
-    Lags reach from -(L - 1) to L - 1 samples around the window's: those are all the lags that can lie between a lagged
-    copy of IC and a lagged feature in the full model, so every such correlation survives the shift.
-    """
-
-    def __init__(self, reduced: Mapping[str, Floats], n_lags: int) -> None:
-        self._reduced = reduced
-        self._lags = np.arange(-(n_lags - 1), n_lags)
-        columns = next(iter(reduced.values())).shape[1] * self._lags.size
-        products, self._totals, self._n = np.zeros((columns, columns)), np.zeros(columns), 0
-        for values in reduced.values():
-            design = lagged(values, self._lags)
-            products += design.T @ design
-            self._totals += design.sum(axis=0)
-            self._n += len(design)
-        products -= np.outer(self._totals, self._totals) / self._n
-        self._factor = cho_factor(products + FIT_RIDGE * self._n * np.eye(columns))
-
-    def split(self, regressor: Regressor) -> Split:
-        """Fit and residual of `regressor`, whose recordings are those of the reduced features."""
-        cross, total = np.zeros_like(self._totals), 0.0
-        for key, values in self._reduced.items():
-            cross += lagged(values, self._lags).T @ regressor.values[key]
-            total += regressor.values[key].sum()
-        weights = cho_solve(self._factor, cross - self._totals * (total / self._n))
-        bias = (total - self._totals @ weights) / self._n
-        fit = {key: lagged(values, self._lags) @ weights + bias for key, values in self._reduced.items()}
-        return Split(fit, {key: regressor.values[key] - fit[key] for key in fit}, regressor.present)
-
-
-def shift_range(n_present: int, n_lags: int, shift_min_s: float, sample_rate_hz: float, piece: str) -> tuple[int, int]:
-    """Smallest shift and number of distinct shifts of a piece with IC at `n_present` samples.
-
-    Shifts keep at least ``max(shift_min_s, lag window)`` from 0 both ways around.
-
-    Raises
-    ------
-    TaskError
-        If fewer than 100 are left.
-    """
-    smallest = max(int(np.ceil(shift_min_s * sample_rate_hz)), n_lags)
-    n_shifts = n_present - 2 * smallest + 1
-    if n_shifts < MIN_SHIFTS:
-        raise TaskError(
-            f"{piece}: {n_present / sample_rate_hz:.1f} s of IC offer {max(n_shifts, 0)} distinct shifts of at least "
-            f"{smallest / sample_rate_hz:.2f} s, and {MIN_SHIFTS} are needed; use longer pieces or a smaller "
-            "permutations.shift_min_s"
-        )
-    return smallest, n_shifts
-
-
-def shifted(
-    split: Split, seed: int, numbers: Sequence[int], n_lags: int, shift_min_s: float, rate: float
-) -> dict[str, Floats]:
-    """Permuted regressors: the residual shifted around the samples that have IC, plus the fit; 0 elsewhere.
-
-    The shift of permutation k in a recording is drawn from (seed, k, recording) and scaled to where the recording has
-    IC, which no noise level changes (see `whole_ic`): the same for all subjects, channels, variants and noise levels.
-
-    Parameters
-    ----------
-    split : Split
-    seed : int
-    numbers : sequence of int
-        The permutations k that are wanted.
-    n_lags : int
-        Of the TRF.
-    shift_min_s, rate : float
-        Smallest shift in seconds, samples per second.
-
-    Returns
-    -------
-    dict of str to ndarray, shape (len(numbers), T)
-    """
-    versions = {}
-    for key, residual in split.residual.items():
-        where = np.flatnonzero(split.present[key])
-        smallest, n_shifts = shift_range(where.size, n_lags, shift_min_s, rate, key)
-        values = np.zeros((len(numbers), residual.size))
-        for row, number in enumerate(numbers):
-            shift = smallest + int(n_shifts * numpy_stream(seed, "shift", number, key).random())
-            values[row, where] = split.fit[key][where] + np.roll(residual[where], shift)
-        versions[key] = values
-    return versions
-
-
-def correlation_time_s(split: Split, sample_rate_hz: float) -> float:
-    """First lag at which the residual's autocorrelation, all pieces pooled, falls to .1.
-
-    Shifts must exceed the lag window by at least this much: see `check_reach`.
-    """
-    series = [split.residual[key][split.present[key]] for key in split.residual]
-    power = sum(float(values @ values) for values in series)
-    for lag in range(1, max(values.size for values in series)):
-        if sum(float(values[:-lag] @ values[lag:]) for values in series if values.size > lag) <= 0.1 * power:
-            return lag / sample_rate_hz
-    return max(values.size for values in series) / sample_rate_hz
-
-
-def check_reach(shift_min_s: float, n_lags: int, correlation_s: float, sample_rate_hz: float) -> None:
-    """Refuse shifts that leave a shifted residual correlated with itself at some lag of the TRF.
-
-    It is a check and no change of the smallest shift, so that shifts stay the same for all noise levels and variants.
-
-    Raises
-    ------
-    TaskError
-        If the smallest shift is below the lag window plus `correlation_s`.
-    """
-    window = n_lags / sample_rate_hz
-    if max(shift_min_s, window) < window + correlation_s:
-        raise TaskError(
-            f"permutations.shift_min_s: {shift_min_s:g} s is too short, because what acoustics leave over of IC is "
-            f"correlated with itself over {correlation_s:.2f} s and the lag window has {window:.2f} s; allowed is "
-            f"{window + correlation_s:.2f} s or more"
-        )
+    null: Null = Field("residual_shift", json_schema_extra={"neutral": "residual_shift"})
 
 
 def batches(first: int, count: int, n_lags: int, longest: int) -> Iterator[range]:
@@ -188,7 +56,7 @@ def batches(first: int, count: int, n_lags: int, longest: int) -> Iterator[range
 
 
 def null_delta_r(
-    bench: Bench, config: PermutationConfig, split: Split, folds: Folds, group: Sequence[Listening], context: Context
+    bench: Bench, config: PermutationConfig, draw: Source, folds: Folds, group: Sequence[Listening], context: Context
 ) -> list[Floats]:
     """delta_r of every permutation, mean over pieces, shape (count, channels), for each subject of one layout."""
     layout, heard = group[0].subject.layout, [listening.heard for listening in group]
@@ -199,7 +67,7 @@ def null_delta_r(
     for numbers in batches(config.first, config.count, bench.lags.size, longest):
         if context.should_stop():
             raise Stopped
-        versions = shifted(split, config.seed, numbers, bench.lags.size, config.shift_min_s, config.sample_rate_hz)
+        versions = draw(numbers)
         sums, crosses = regressor_sums(layout, bench.design, versions, bench.lags, [h.sums for h in heard])
         for place, scores in enumerate(full_scores(folds, sums, heard, crosses, per_channel=alone)):
             found[place].append(scores.r.mean(axis=1) - reduced[place])
@@ -222,8 +90,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     Yields
     ------
     Result
-        Metrics count, delta_r_null_mean (over permutations and channels), residual_correlation_s (see
-        `correlation_time_s`); or why the cell can't be computed.
+        Metrics count, delta_r_null_mean (over permutations and channels), residual_correlation_s (of
+        ``residual_shift``, see `correlation_time_s`); or why the cell can't be computed.
     """
     done = 0
     for group in by_bench(cells):
@@ -234,7 +102,7 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
         except TaskError as error:
             yield from (Result(cell.signature, failure=str(error)) for cell in group)
             continue
-        explainers: dict[tuple[str, ...], Explainer] = {}
+        explainers: Explainers = {}
         for source, level in by_level(group, bench):
             for result in _level(bench, config, explainers, level, source, context):
                 done += 1
@@ -242,10 +110,29 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
                 yield result
 
 
+def _source(bench: Bench, config: PermutationConfig, explainers: Explainers, regressor: Regressor) -> Source:
+    """What the permutations of one level are drawn from; the reduced features are prepared once for all levels."""
+    split, counts, usable, n_lags = None, {}, tuple(regressor.values), bench.lags.size
+    if config.null == "onset_values":
+        if config.model.regressor == "hold":
+            raise TaskError("permutations.null: onset_values needs regressor onset; with hold choose residual_shift")
+        counts = {
+            key: nulls.onset_counts(bench.recordings[key].notes or (), config.sample_rate_hz, values.size)
+            for key, values in regressor.values.items()
+        }
+        nulls.check_onsets(counts)
+    if config.null in nulls.CALIBRATED:
+        if usable not in explainers:
+            reduced = {key: bench.reduced[key] for key in usable}
+            explainers[usable] = OnsetExplainer(reduced, counts, n_lags) if counts else Explainer(reduced, n_lags)
+        split = explainers[usable].split(regressor)
+    return Source(config.null, regressor, split, counts, config.seed, config.shift_min_s, n_lags, config.sample_rate_hz)
+
+
 def _level(
     bench: Bench,
     config: PermutationConfig,
-    explainers: dict[tuple[str, ...], Explainer],
+    explainers: Explainers,
     cells: Sequence[Cell],
     source: Artefact,
     context: Context,
@@ -253,19 +140,13 @@ def _level(
     failed: dict[str, str] = {}
     try:
         regressor = bench.regressor(source)
-        usable = tuple(regressor.values)
-        if usable not in explainers:
-            explainers[usable] = Explainer({key: bench.reduced[key] for key in usable}, bench.lags.size)
-        split = explainers[usable].split(regressor)
-        for key, present in split.present.items():
-            shift_range(int(present.sum()), bench.lags.size, config.shift_min_s, config.sample_rate_hz, key)
-        seconds = correlation_time_s(split, config.sample_rate_hz)
-        check_reach(config.shift_min_s, bench.lags.size, seconds, config.sample_rate_hz)
+        draw = _source(bench, config, explainers, regressor)
+        seconds = draw.check()
     except TaskError as error:
         yield from (Result(cell.signature, failure=str(error)) for cell in cells)
         return
     for folds, group in by_layout(bench, regressor, cells, failed):
-        for listening, null in zip(group, null_delta_r(bench, config, split, folds, group, context), strict=True):
+        for listening, null in zip(group, null_delta_r(bench, config, draw, folds, group, context), strict=True):
             save_file({"delta_r": np.ascontiguousarray(null)}, listening.cell.out_dir / "null.safetensors")
             metrics = {"count": len(null), "delta_r_null_mean": float(null.mean()), "residual_correlation_s": seconds}
             yield Result(listening.cell.signature, metrics)

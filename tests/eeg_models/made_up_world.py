@@ -81,7 +81,8 @@ class World:
 
     def feature_artefact(self) -> Artefact:
         table = {"sample_rate_hz": RATE, "recordings": {piece: {"n_samples": self.n_samples} for piece in self.pieces}}
-        files = {"features.json": json.dumps(table).encode(), "features.safetensors": save(self.features)}
+        contiguous = {key: np.ascontiguousarray(values) for key, values in self.features.items()}
+        files = {"features.json": json.dumps(table).encode(), "features.safetensors": save(contiguous)}
         return artefact("features", f"features{self.seed}", files)
 
     def corpus_artefact(self) -> Artefact:

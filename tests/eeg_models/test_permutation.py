@@ -15,17 +15,9 @@ from safetensors.numpy import load
 from tasks.contract import Context, Stopped, TaskError
 from tasks.eeg.jobs import Bench
 from tasks.eeg.lags import lag_samples, lagged
-from tasks.eeg.permutation import (
-    Explainer,
-    Split,
-    batches,
-    check_reach,
-    correlation_time_s,
-    run,
-    shift_range,
-    shifted,
-)
+from tasks.eeg.permutation import batches, run
 from tasks.eeg.regressors import Regressor, ic_regressor
+from tasks.eeg.residual import Explainer, Split, check_reach, correlation_time_s, shift_range, shifted
 from tasks.seeds import numpy_stream
 
 Array = np.ndarray[Any, Any]

@@ -75,6 +75,29 @@ def test_a_key_that_came_later_changes_nothing_until_it_is_set(tmp_path: Path) -
     assert "surprisal" not in changed
 
 
+def test_a_null_of_ones_own_adds_only_permutations_and_what_reads_them(tmp_path: Path) -> None:
+    before = graph(tmp_path, "golden")
+    assert not added(before, graph(tmp_path, "golden", "eeg.permutations.null=residual_shift"))
+    changed = added(before, graph(tmp_path, "golden", "eeg.permutations.null=onset_values"))
+    assert set(changed) == {"permutations", "group", "canaries"}
+    assert changed["permutations"] == sum(cell.stage == "permutations" for cell in before)
+    held = "eeg.trf.models=[{reduced: acoustic_plus, regressor: hold, tested: true}]"
+    with pytest.raises(UsageError, match=r"eeg.*onset_values shuffles IC among note onsets.*use residual_shift"):
+        graph(tmp_path, "golden", "eeg.permutations.null=onset_values", held)
+    with pytest.raises(UsageError, match=r"eeg\.permutations\.null = 'flips': input should be 'residual_shift', 'ons"):
+        graph(tmp_path, "golden", "eeg.permutations.null=flips")
+
+
+def test_stimuli_without_notes_have_no_values_to_shuffle_among_onsets(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    recordings = f"data.stimuli={{source: audio, path: {tmp_path}}}"
+    eeg = ("eeg.simulation=null", "eeg.canaries=null", "eeg.cnd={path: none, expect: {subjects: 2, pieces: 2}}")
+    held = {cell.labels["model"] for cell in graph(tmp_path, "golden", recordings, *eeg) if cell.stage == "trf"}
+    assert "acoustic_plus/onset" not in held
+    with pytest.raises(ValueError, match=r"eeg\.permutations\.null: onset_values .* the stimuli have no notes"):
+        graph(tmp_path, "golden", recordings, *eeg, "eeg.permutations.null=onset_values")
+
+
 def test_a_projected_flow_is_another_and_only_behind_a_layer_norm(tmp_path: Path) -> None:
     before = graph(tmp_path, "golden")
     assert not added(before, graph(tmp_path, "golden", "flow.project=false"))

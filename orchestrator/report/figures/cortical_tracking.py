@@ -40,7 +40,8 @@ def draw(results: Results) -> Figure | None:
         title = f"{results.paper.model}: the paper's definition; no claim, no p"
         rows.append((results.paper, title, label, _delta_r))
     if results.tested and results.tested.conditions:
-        title = f"{results.tested.model}: excess over permutations, tested"
+        said = "tested" if results.tested.calibrated else f"null {results.tested.null}: not calibrated, no claim"
+        title = f"{results.tested.model}: excess over permutations, {said}"
         rows.append((results.tested, title, "excess Δr  (Δr − its null mean, ×0.001)", _excess))
     if not rows:
         return None

@@ -1,0 +1,83 @@
+"""How the permutations of one regressor are drawn, for each null distribution that a study may choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.eeg import nulls
+from tasks.eeg.config import Null
+from tasks.eeg.regressors import Regressor
+from tasks.eeg.residual import Counts, Split, check_reach, correlation_time_s, shift_range, shifted
+
+Floats = npt.NDArray[np.float64]
+
+SHIFTS = ("residual_shift", "circular_shift")
+SHUFFLES = {
+    "across_pieces": nulls.across_pieces,
+    "sample_shuffle": nulls.sample_shuffle,
+    "phase_scramble": nulls.phase_scramble,
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the permutations of one regressor are drawn from.
+
+    Attributes
+    ----------
+    null : str
+        Name of the null distribution.
+    regressor : Regressor
+    split : Split, optional
+        Of `regressor`, by `OnsetExplainer` for ``onset_values``; the diagnostics need none.
+    counts : mapping of recording to ndarray of int64, shape (T,)
+        Notes that begin at each sample, for ``onset_values`` alone.
+    seed : int
+    shift_min_s : float
+        Smallest shift.
+    n_lags : int
+        Of the TRF.
+    sample_rate_hz : float
+    """
+
+    null: Null
+    regressor: Regressor
+    split: Split | None
+    counts: Mapping[str, Counts]
+    seed: int
+    shift_min_s: float
+    n_lags: int
+    sample_rate_hz: float
+
+    def __call__(self, numbers: Sequence[int]) -> dict[str, Floats]:
+        """The permuted regressors `numbers`, shape (len(numbers), T) for each recording."""
+        values, present = self.regressor.values, self.regressor.present
+        if self.null in SHIFTS:
+            moved = self.split or Split({key: np.zeros(own.size) for key, own in values.items()}, values, present)
+            return shifted(moved, self.seed, numbers, self.n_lags, self.shift_min_s, self.sample_rate_hz)
+        if self.null == "onset_values":
+            assert self.split is not None
+            return nulls.among_onsets(self.split.fit, self.split.residual, self.counts, self.seed, numbers)
+        return SHUFFLES[self.null](values, present, self.seed, numbers)
+
+    def check(self) -> float | None:
+        """Refuse shifts that are too few or too short; seconds over which a shifted residual is correlated with itself.
+
+        Raises
+        ------
+        TaskError
+            If a piece is too short, or shifts don't reach far enough.
+        """
+        if self.null in SHIFTS:
+            for key, present in self.regressor.present.items():
+                shift_range(int(present.sum()), self.n_lags, self.shift_min_s, self.sample_rate_hz, key)
+        if self.null != "residual_shift":
+            return None
+        assert self.split is not None
+        seconds = correlation_time_s(self.split, self.sample_rate_hz)
+        check_reach(self.shift_min_s, self.n_lags, seconds, self.sample_rate_hz)
+        return seconds

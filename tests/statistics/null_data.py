@@ -1,0 +1,202 @@
+"""Data in which IC tells listeners nothing: sounds, IC and EEG, small enough for hundreds of data sets.
+
+Every data set derives from ("calibration", generator, number): the same on any machine and in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.signal import lfilter
+
+from tasks.eeg.regressors import Regressor, standardised
+from tasks.seeds import numpy_stream
+
+Array = np.ndarray[Any, Any]
+RATE, N_SAMPLES, N_SUBJECTS, N_CHANNELS = 16, 320, 6, 2
+PIECES = ("a", "b", "c", "d")
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One piece: linear envelope, note onsets, and loudness at onsets; columns of shape (T,)."""
+
+    envelope: Array
+    onsets: Array
+    accents: Array
+
+    @property
+    def compressed(self) -> Array:
+        """The envelope by a power law, as hearing has it."""
+        return np.asarray(self.envelope**0.3)
+
+    @property
+    def flux(self) -> Array:
+        """Rises of the logarithm of the envelope: what an audio model's surprisal may follow without any listener."""
+        return rise(np.log(self.envelope + 0.01))
+
+    @property
+    def loudness(self) -> Array:
+        """Logarithm of the accents at onsets, 0 elsewhere."""
+        return np.log(np.where(self.accents > 0, self.accents, 1.0))
+
+
+def sound(random: np.random.Generator, n_samples: int) -> Sound:
+    onsets = (random.random(n_samples) < 0.15).astype(float)
+    accents = onsets * np.exp(random.normal(size=n_samples))
+    return Sound(lfilter([1.0], [1.0, -0.7], accents) + 0.02, onsets, accents)
+
+
+def rise(values: Array) -> Array:
+    return np.maximum(np.diff(values, prepend=values[:1]), 0.0)
+
+
+def smooth(chance: Array) -> Array:
+    return np.asarray(lfilter([1.0, 1.0, 1.0], [1.0], chance))
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A way in which the null hypothesis is true.
+
+    Attributes
+    ----------
+    words : str
+        What is true, for tables.
+    ic : callable
+        IC of a sound and of chance, white noise of shape (T,).
+    heard : callable
+        Columns that EEG responds to.
+    reduced : callable
+        Columns of the reduced model.
+    lengths : tuple of int
+        Samples of each piece.
+    n_subjects, n_trials : int
+        Listeners, and how often each hears a piece.
+    shared : float
+        Standard deviation of activity that a piece evokes in all listeners alike, unrelated to sound and IC.
+    on_notes : bool
+        IC has impulses at note onsets alone.
+    """
+
+    words: str
+    ic: Callable[[Sound, Array], Array]
+    heard: Callable[[Sound], list[Array]]
+    reduced: Callable[[Sound], list[Array]]
+    lengths: tuple[int, ...] = (N_SAMPLES,) * len(PIECES)
+    n_subjects: int = N_SUBJECTS
+    n_trials: int = 1
+    shared: float = 0.0
+    on_notes: bool = False
+
+
+def acoustic_plus(own: Sound) -> list[Array]:
+    return [own.compressed, rise(own.compressed), own.onsets]
+
+
+def acoustics(own: Sound) -> list[Array]:
+    return [own.compressed, own.onsets]
+
+
+def follows_flux(own: Sound, chance: Array) -> Array:
+    return own.flux / own.flux.std() + smooth(chance)
+
+
+def follows_loudness(own: Sound, chance: Array) -> Array:
+    return own.onsets * (chance + own.loudness)
+
+
+def at_onsets(own: Sound, chance: Array) -> Array:
+    return own.onsets * (chance + 1.0)
+
+
+GENERATORS = {
+    "independent": Generator(
+        "IC is independent of sound and EEG", lambda own, chance: smooth(chance), acoustics, acoustic_plus
+    ),
+    "flux": Generator("IC follows the envelope's flux", follows_flux, acoustics, acoustic_plus),
+    "onset values": Generator(
+        "IC at onsets follows their loudness", follows_loudness, acoustics, acoustic_plus, on_notes=True
+    ),
+    "onsets modelled": Generator(
+        "EEG responds to onsets, which the reduced model has", at_onsets, acoustics, acoustic_plus, on_notes=True
+    ),
+    "onsets unmodelled": Generator(
+        "EEG responds to onsets, which the reduced model lacks",
+        at_onsets,
+        acoustics,
+        lambda own: [own.compressed],
+        on_notes=True,
+    ),
+    "compressive, modelled": Generator(
+        "EEG follows a compressed envelope, which the reduced model has",
+        lambda own, chance: own.flux + 0.2 * chance,
+        lambda own: [own.compressed],
+        acoustic_plus,
+    ),
+    "compressive, linear model": Generator(
+        "EEG follows a compressed envelope, the reduced model has a linear one",
+        lambda own, chance: own.flux + 0.2 * chance,
+        lambda own: [own.compressed],
+        lambda own: [own.envelope, rise(own.envelope), own.onsets],
+    ),
+    "shared activity": Generator(
+        "pieces evoke activity in all listeners that nothing explains",
+        follows_flux,
+        acoustics,
+        acoustic_plus,
+        shared=1.0,
+    ),
+    "repeated pieces": Generator("each piece is heard twice", follows_flux, acoustics, acoustic_plus, n_trials=2),
+    "unequal lengths": Generator(
+        "pieces of 15 to 28 s", follows_flux, acoustics, acoustic_plus, lengths=(240, 280, 360, 448)
+    ),
+    "five subjects": Generator(
+        "as few subjects as can be tested", follows_flux, acoustics, acoustic_plus, n_subjects=5
+    ),
+}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Reduced features and notes per piece, IC, and EEG [subject][piece][trial] of shape (T, C)."""
+
+    reduced: dict[str, Array]
+    counts: dict[str, Array]
+    regressor: Regressor
+    eeg: list[list[list[Array]]]
+
+
+def data_set(name: str, number: int) -> DataSet:
+    """Data set `number` of a generator."""
+    made, random = GENERATORS[name], numpy_stream("calibration", name, number)
+    sounds = {piece: sound(random, length) for piece, length in zip(PIECES, made.lengths, strict=True)}
+    ic = {piece: made.ic(own, random.normal(size=own.onsets.size))[:, None] for piece, own in sounds.items()}
+    driving = standardised({piece: np.column_stack(made.heard(own)) for piece, own in sounds.items()})
+    reduced = standardised({piece: np.column_stack(made.reduced(own)) for piece, own in sounds.items()})
+    values = {piece: own[:, 0] for piece, own in standardised(ic).items()}
+    regressor = Regressor(values, {piece: np.ones(own.size, dtype=bool) for piece, own in values.items()})
+    common = {piece: made.shared * noise(random, own.size) for piece, own in values.items()}
+    eeg = [respond(random, driving, common, made.n_trials) for _ in range(made.n_subjects)]
+    return DataSet(reduced, {piece: own.onsets.astype(np.int64) for piece, own in sounds.items()}, regressor, eeg)
+
+
+def noise(random: np.random.Generator, n_samples: int) -> Array:
+    return np.asarray(lfilter(np.hanning(5)[1:-1], [1.0], random.normal(size=(n_samples, N_CHANNELS)), axis=0))
+
+
+def respond(
+    random: np.random.Generator, driving: dict[str, Array], common: dict[str, Array], n_trials: int
+) -> list[list[Array]]:
+    """One listener's EEG: random kernels with a positive mean, what all listeners share, and noise of its own."""
+    kernels = 0.3 * (random.normal(size=(4, driving["a"].shape[1], N_CHANNELS)) + 1.0)
+    eeg = []
+    for piece, columns in driving.items():
+        response = common[piece].copy()
+        for lag, kernel in enumerate(kernels):
+            response[lag:] += columns[: len(columns) - lag] @ kernel
+        eeg.append([response + noise(random, len(response)) for _ in range(n_trials)])
+    return eeg
