@@ -26,7 +26,8 @@ from tasks.eeg.jobs import Bench, FitConfig, Listening, by_bench, by_layout, by_
 from tasks.eeg.lags import lagged
 from tasks.eeg.nested import full_scores, reduced_scores
 from tasks.eeg.regressors import Flags, Regressor
-from tasks.eeg.sufficient import regressor_sums
+from tasks.eeg.shift_sums import Shifted, shift_sums
+from tasks.eeg.tiles import TILE, tiles, whole_tiles
 from tasks.seeds import numpy_stream
 
 Floats = npt.NDArray[np.float64]
@@ -38,8 +39,8 @@ MIN_SHIFTS = 100
 """Fewer distinct shifts than this in a piece make too coarse a null distribution."""
 
 BATCH = 100
-BATCH_BYTES = 96 * 2**20
-"""Permutations are computed in batches of at most `BATCH`, whose lagged copies of one piece stay below this size."""
+BATCH_BYTES = 256 * 2**20
+"""Permutations are computed in batches of at most `BATCH`, whose sums stay below this size."""
 
 
 class PermutationConfig(FitConfig):
@@ -136,15 +137,29 @@ def shifted(
     -------
     dict of str to ndarray, shape (len(numbers), T)
     """
+    return {key: own.series() for key, own in moved(split, seed, numbers, n_lags, shift_min_s, rate).items()}
+
+
+def moved(
+    split: Split, seed: int, numbers: Sequence[int], n_lags: int, shift_min_s: float, rate: float
+) -> dict[str, Shifted]:
+    """The same as `shifted`, not yet as series.
+
+    Raises
+    ------
+    TaskError
+        If a recording has gaps in its IC.
+    """
     versions = {}
     for key, residual in split.residual.items():
         where = np.flatnonzero(split.present[key])
         smallest, n_shifts = shift_range(where.size, n_lags, shift_min_s, rate, key)
-        values = np.zeros((len(numbers), residual.size))
-        for row, number in enumerate(numbers):
-            shift = smallest + int(n_shifts * numpy_stream(seed, "shift", number, key).random())
-            values[row, where] = split.fit[key][where] + np.roll(residual[where], shift)
-        versions[key] = values
+        if where[-1] - where[0] >= where.size:
+            raise TaskError(f"{key}: IC has gaps, and a shift within a piece needs one without; leave the piece out")
+        draws = [numpy_stream(seed, "shift", number, key).random() for number in numbers]
+        shifts = np.array([smallest + int(n_shifts * draw) for draw in draws], dtype=np.int64)
+        fit = np.where(split.present[key], split.fit[key], 0.0)
+        versions[key] = Shifted(fit, residual[where], int(where[0]), shifts)
     return versions
 
 
@@ -180,11 +195,18 @@ def check_reach(shift_min_s: float, n_lags: int, correlation_s: float, sample_ra
         )
 
 
-def batches(first: int, count: int, n_lags: int, longest: int) -> Iterator[range]:
-    """Consecutive runs of permutations that are computed together; a function of the cell alone."""
-    size = int(np.clip(BATCH_BYTES // (8 * n_lags * longest), 1, BATCH))
-    for start in range(first, first + count, size):
-        yield range(start, min(start + size, first + count))
+def batches(first: int, count: int, bytes_each: int) -> Iterator[range]:
+    """Consecutive runs of permutations whose sums are computed together.
+
+    They end at multiples of their size, which is a multiple of `TILE` wherever it is larger.
+    """
+    size = int(np.clip(BATCH_BYTES // bytes_each, 1, BATCH))
+    size -= size % TILE if size > TILE else 0
+    start = first
+    while start < first + count:
+        stop = min(start - start % size + size, first + count)
+        yield range(start, stop)
+        start = stop
 
 
 def null_delta_r(
@@ -192,17 +214,23 @@ def null_delta_r(
 ) -> list[Floats]:
     """delta_r of every permutation, mean over pieces, shape (count, channels), for each subject of one layout."""
     layout, heard = group[0].subject.layout, [listening.heard for listening in group]
-    longest = max(part.n_samples for parts in layout.parts for part in parts)
-    alone = config.lambda_per == "channel"
+    n_lags, alone = bench.lags.size, config.lambda_per == "channel"
     reduced = [reduced_scores(folds, own, alone).r[0].mean(axis=0) for own in heard]
+    n_columns = folds.sums.totals.shape[1] + n_lags + sum(own.sums.totals.shape[1] for own in heard)
     found: list[list[Floats]] = [[] for _ in group]
-    for numbers in batches(config.first, config.count, bench.lags.size, longest):
-        if context.should_stop():
-            raise Stopped
-        versions = shifted(split, config.seed, numbers, bench.lags.size, config.shift_min_s, config.sample_rate_hz)
-        sums, crosses = regressor_sums(layout, bench.design, versions, bench.lags, [h.sums for h in heard])
-        for place, scores in enumerate(full_scores(folds, sums, heard, crosses, per_channel=alone)):
-            found[place].append(scores.r.mean(axis=1) - reduced[place])
+    for numbers in batches(config.first, config.count, 8 * n_lags * n_columns * len(layout.pieces)):
+        whole = whole_tiles(numbers)
+        versions = moved(split, config.seed, whole, n_lags, config.shift_min_s, config.sample_rate_hz)
+        sums, crosses = shift_sums(layout, bench.design, versions, bench.lags, [own.sums for own in heard])
+        r: list[list[Floats]] = [[] for _ in group]
+        for tile, against in tiles(sums, crosses, n_lags):
+            if context.should_stop():
+                raise Stopped
+            for place, scores in enumerate(full_scores(folds, tile, heard, against, per_channel=alone)):
+                r[place].append(scores.r.mean(axis=1))
+        wanted = slice(numbers.start - whole.start, numbers.stop - whole.start)
+        for place, parts in enumerate(r):
+            found[place].append(np.concatenate(parts)[wanted] - reduced[place])
     return [np.concatenate(parts) for parts in found]
 
 

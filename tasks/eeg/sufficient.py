@@ -60,7 +60,7 @@ class ResponseSums:
     totals, squares : ndarray, shape (N, C)
         Sums of the EEG and of its square.
     series : tuple of tuple of ndarray, shape (T, C) each
-        Per piece and part, the EEG summed over the trials that share the part.
+        Per piece and part, the EEG summed over the trials that share the part; of one trial, the trial itself.
     """
 
     products: Floats
@@ -103,7 +103,7 @@ def reduced_sums(layout: Layout, design: Mapping[str, Floats]) -> ReducedSums:
         for part in parts:
             columns = design[part.recording][: part.n_samples]
             products[piece] += part.n_trials * (columns.T @ columns)
-            totals[piece] += part.n_trials * columns.sum(axis=0)
+            totals[piece] += part.n_trials * (np.ones(part.n_samples) @ columns)
     return ReducedSums(products, totals, layout.n_samples)
 
 
@@ -128,12 +128,11 @@ def response_sums(
     for piece, parts in enumerate(layout.parts):
         summed = []
         for part, heard in zip(parts, trials[piece], strict=True):
-            total = np.zeros((part.n_samples, n_channels))
+            total = heard[0] if len(heard) == 1 else np.add.reduce(heard)
             for trial in heard:
-                total += trial
-                squares[piece] += (trial**2).sum(axis=0)
+                squares[piece] += np.einsum("tc,tc->c", trial, trial)
             products[piece] += design[part.recording][: part.n_samples].T @ total
-            totals[piece] += total.sum(axis=0)
+            totals[piece] += np.ones(part.n_samples) @ total
             summed.append(total)
         series.append(tuple(summed))
     return ResponseSums(products, totals, squares, tuple(series))
