@@ -34,15 +34,16 @@ from scipy.signal import lfilter  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tasks.contract import Context  # noqa: E402
 from tasks.eeg.conventions import mtrf_lags, mtrf_penalty  # noqa: E402
 from tasks.eeg.folds import Folds, Heard, make_folds, prepare  # noqa: E402
-from tasks.eeg.lags import lagged  # noqa: E402
+from tasks.eeg.lags import Lagged, lagged  # noqa: E402
 from tasks.eeg.nested import Scores, full_scores, reduced_scores  # noqa: E402
 from tasks.eeg.permutation import Explainer, Split, batches, moved, shifted  # noqa: E402
 from tasks.eeg.regressors import Regressor  # noqa: E402
 from tasks.eeg.shift_sums import shift_sums  # noqa: E402
 from tasks.eeg.sufficient import Layout, Part, reduced_sums, regressor_sums, response_sums  # noqa: E402
-from tasks.eeg.tiles import tiles, whole_tiles  # noqa: E402
+from tasks.eeg.tiles import permuted_r, whole_tiles  # noqa: E402
 
 RATE, WINDOW_S = 64, (-0.05, 0.35)
 LAGS = mtrf_lags(*WINDOW_S, RATE)
@@ -103,14 +104,14 @@ class Prepared:
     """What the permutations of a job share."""
 
     layout: Layout
-    design: dict[str, Array]
+    design: dict[str, Lagged]
     folds: Folds
     heard: list[Heard]
 
 
 def prepared(job: Job) -> Prepared:
     layout = job.layout
-    design = {name: lagged(values, LAGS) for name, values in zip(job.names, job.envelope, strict=True)}
+    design = {name: Lagged(values, LAGS) for name, values in zip(job.names, job.envelope, strict=True)}
     folds = make_folds(reduced_sums(layout, design), LAMBDAS, mtrf_penalty(layout, RATE))
     heard = [prepare(folds, response_sums(layout, design, [[[part]] for part in own])) for own in job.eeg]
     return Prepared(layout, design, folds, heard)
@@ -140,10 +141,10 @@ def permuted(job: Job, count: int) -> list[Array]:
     n_columns = 2 * LAGS.size + sum(sums.totals.shape[1] for sums in own)
     for numbers in batches(0, count, 8 * LAGS.size * n_columns * len(job.ic)):
         versions = moved(split, SEED, whole_tiles(numbers), LAGS.size, SHIFT_MIN_S, RATE)
-        sums, crosses = shift_sums(ready.layout, ready.design, versions, LAGS, own)
-        for tile, against in tiles(sums, crosses, LAGS.size):
-            for place, scores in enumerate(full_scores(ready.folds, tile, ready.heard, against)):
-                found[place].append(scores.r)
+        sums = shift_sums(ready.layout, ready.design, versions, LAGS, own)
+        for parts, r in zip(found, permuted_r(ready.folds, *sums, ready.heard, False, Context()), strict=True):
+            parts.append(r)
+        del sums
     return [np.concatenate(parts)[:count] for parts in found]
 
 
@@ -219,7 +220,8 @@ def receptive_field_s(job: Job) -> tuple[float, int]:
     """Time of one fit and prediction of MNE's ReceptiveField, and how many of them the nested job has."""
     model = mne.decoding.ReceptiveField(*WINDOW_S, RATE, estimator=1.0, scoring="corrcoef", n_jobs=1)
     x, y = (np.stack(parts, axis=1) for parts in (job.stimuli(job.ic), job.eeg[0]))
-    took = seconds(lambda: model.fit(x[:, 1:], y[:, 1:]).score(x[:, :1], y[:, :1]))
+    with mne.utils.use_log_level("ERROR"):
+        took = seconds(lambda: model.fit(x[:, 1:], y[:, 1:]).score(x[:, :1], y[:, :1]))
     n = len(job.ic)
     return took, 2 * n * ((n - 1) * len(LAMBDAS) + 1)
 

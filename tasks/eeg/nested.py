@@ -202,12 +202,14 @@ def full_scores(
     together = max(1, TOGETHER // count)
     for number, fold in enumerate(folds.folds):
         rotated = _rotate_regressor(folds, fold, regressor)
-        some = [slice(start, start + together) for start in range(0, len(folds.lambdas), together)]
-        schurs = [_eliminate(fold, rotated, folds.lambdas[which]) for which in some]
-        for subject, heard in enumerate(subjects):
-            products = _cross(folds, fold, regressor, heard.sums, crosses[subject])
-            for which, schur in zip(some, schurs, strict=True):
-                kernel, scores = _score(folds, fold, rotated, schur, heard.folds[number], products, which)
+        products = [
+            _cross(folds, fold, regressor, heard.sums, cross) for heard, cross in zip(subjects, crosses, strict=True)
+        ]
+        for start in range(0, len(folds.lambdas), together):
+            which = slice(start, start + together)
+            schur = _eliminate(fold, rotated, folds.lambdas[which])
+            for subject, heard in enumerate(subjects):
+                kernel, scores = _score(folds, fold, rotated, schur, heard.folds[number], products[subject], which)
                 if len(fold.held) == 1:
                     outer[subject][which, :, fold.held[0]] = scores[0]
                     kernels[subject][which, :, fold.held[0]] = kernel[:, :, :kept]

@@ -20,14 +20,14 @@ from pydantic import Field
 from safetensors.numpy import save_file
 from scipy.linalg import cho_factor, cho_solve
 
-from tasks.contract import Artefact, Cell, Context, Result, Stopped, TaskError
+from tasks.contract import Artefact, Cell, Context, Result, TaskError
 from tasks.eeg.folds import Folds
 from tasks.eeg.jobs import Bench, FitConfig, Listening, by_bench, by_layout, by_level
 from tasks.eeg.lags import lagged
-from tasks.eeg.nested import full_scores, reduced_scores
+from tasks.eeg.nested import reduced_scores
 from tasks.eeg.regressors import Flags, Regressor
 from tasks.eeg.shift_sums import Shifted, shift_sums
-from tasks.eeg.tiles import TILE, tiles, whole_tiles
+from tasks.eeg.tiles import TILE, permuted_r, whole_tiles
 from tasks.seeds import numpy_stream
 
 Floats = npt.NDArray[np.float64]
@@ -38,7 +38,7 @@ FIT_RIDGE = 1e-6
 MIN_SHIFTS = 100
 """Fewer distinct shifts than this in a piece make too coarse a null distribution."""
 
-BATCH = 100
+BATCH = 50
 BATCH_BYTES = 256 * 2**20
 """Permutations are computed in batches of at most `BATCH`, whose sums stay below this size."""
 
@@ -221,16 +221,11 @@ def null_delta_r(
     for numbers in batches(config.first, config.count, 8 * n_lags * n_columns * len(layout.pieces)):
         whole = whole_tiles(numbers)
         versions = moved(split, config.seed, whole, n_lags, config.shift_min_s, config.sample_rate_hz)
-        sums, crosses = shift_sums(layout, bench.design, versions, bench.lags, [own.sums for own in heard])
-        r: list[list[Floats]] = [[] for _ in group]
-        for tile, against in tiles(sums, crosses, n_lags):
-            if context.should_stop():
-                raise Stopped
-            for place, scores in enumerate(full_scores(folds, tile, heard, against, per_channel=alone)):
-                r[place].append(scores.r.mean(axis=1))
+        sums = shift_sums(layout, bench.design, versions, bench.lags, [own.sums for own in heard])
         wanted = slice(numbers.start - whole.start, numbers.stop - whole.start)
-        for place, parts in enumerate(r):
-            found[place].append(np.concatenate(parts)[wanted] - reduced[place])
+        for place, r in enumerate(permuted_r(folds, *sums, heard, alone, context)):
+            found[place].append(r[wanted].mean(axis=1) - reduced[place])
+        del sums
     return [np.concatenate(parts) for parts in found]
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.fft import irfft, next_fast_len, rfft
 
-from tasks.eeg.lags import Ints, lagged_rows
+from tasks.eeg.lags import Design, Ints, lagged_rows
 from tasks.eeg.sufficient import Layout, Part, RegressorSums, ResponseSums
 
 Floats = npt.NDArray[np.float64]
 
-COLUMNS = 16
+COLUMNS = 8
 """Columns are transformed so many at a time. A subject's are never mixed with another's."""
 
 
@@ -54,7 +54,7 @@ class Shifted:
 
 def shift_sums(
     layout: Layout,
-    design: Mapping[str, Floats],
+    design: Design,
     versions: Mapping[str, Shifted],
     lags: Ints,
     responses: Sequence[ResponseSums],
@@ -138,21 +138,22 @@ def _add(
     into: Sequence[Floats],
     heard: Sequence[Floats],
 ) -> None:
-    n_lags, n_columns, count = lags.size, columns.shape[1], own.shifts.size
     fit = lagged_rows(own.fit[None], lags, part.n_samples)
     correlate = _Correlation(own, lags, part.n_samples)
-    stimulus = np.concatenate([columns, np.ones((part.n_samples, 1)), fit.T], axis=1)
-    moved, fixed = correlate(stimulus), fit @ stimulus
-    together = part.n_trials * (moved[:, :, : n_columns + 1] + fixed[:, : n_columns + 1])
-    sums.reduced[piece] += together[:, :, :n_columns].reshape(-1, n_columns)
-    sums.totals[piece] += together[:, :, n_columns].reshape(-1)
-    mixed = moved[:, :, n_columns + 1 :]
-    among = fixed[:, n_columns + 1 :] + mixed + mixed.swapaxes(1, 2) + _residual_products(own, lags, part)
-    sums.products[piece] += part.n_trials * among
-    for cross, values in zip(into, heard, strict=True):
+    ones = np.ones((part.n_samples, 1))
+    for of, values, times in (
+        (sums.reduced[piece], columns, part.n_trials),
+        (sums.totals[piece, :, None], ones, part.n_trials),
+        *((cross, values, 1) for cross, values in zip(into, heard, strict=True)),
+    ):
         against = correlate(values)
         against += fit @ values
-        cross += against.reshape(count * n_lags, -1)
+        against *= times
+        of += against.reshape(of.shape)
+    mixed = correlate(fit.T)
+    sums.products[piece] += part.n_trials * (
+        fit @ fit.T + mixed + mixed.swapaxes(1, 2) + _residual_products(own, lags, part)
+    )
 
 
 class _Correlation:

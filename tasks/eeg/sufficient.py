@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tasks.eeg.lags import Ints, lagged_rows
+from tasks.eeg.lags import Design, Ints, lagged_rows
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,7 +87,7 @@ class RegressorSums:
     totals: Floats
 
 
-def reduced_sums(layout: Layout, design: Mapping[str, Floats]) -> ReducedSums:
+def reduced_sums(layout: Layout, design: Design) -> ReducedSums:
     """Sums of each piece of `layout`.
 
     Parameters
@@ -107,9 +107,7 @@ def reduced_sums(layout: Layout, design: Mapping[str, Floats]) -> ReducedSums:
     return ReducedSums(products, totals, layout.n_samples)
 
 
-def response_sums(
-    layout: Layout, design: Mapping[str, Floats], trials: Sequence[Sequence[Sequence[Floats]]]
-) -> ResponseSums:
+def response_sums(layout: Layout, design: Design, trials: Sequence[Sequence[Sequence[Floats]]]) -> ResponseSums:
     """One subject's sums.
 
     Parameters
@@ -140,7 +138,7 @@ def response_sums(
 
 def regressor_sums(
     layout: Layout,
-    design: Mapping[str, Floats],
+    design: Design,
     versions: Mapping[str, Floats],
     lags: Ints,
     responses: Sequence[ResponseSums],
