@@ -4,10 +4,11 @@ Run alone: `python benchmarks/trf.py [--quick]`. The last lines are one JSON obj
 
 The job: one subject, 10 pieces of 150 s at 64 Hz, 64 channels, envelope and IC, lags -50 to 350 ms, 7 lambdas, nested
 leave-one-piece-out of the full and the reduced model, all in mTRFpy's conventions and double precision where it
-matters. Both use one thread and take turns. The peer is `mtrf.stats.nested_crossval`, its fastest way to do it. A
-permutation chooses its lambdas like the observed IC does, on both sides; mTRFpy's time for many permutations, and for
-many subjects, is that of a few refits times their number. `fixed_lambda_ratio` holds ours against refits that keep one
-lambda, which is less work than ours does. `--quick` is a small job whose figures say nothing about the goals.
+matters. Both use one thread and take turns; times are CPU seconds. The peer is `mtrf.stats.nested_crossval`, its
+fastest way to do it. A permutation chooses its lambdas like the observed IC does, on both sides; mTRFpy's time for many
+permutations, and for many subjects, is that of a few refits times their number. `fixed_lambda_ratio` holds ours against
+refits that keep one lambda, which is less work than ours does. `--quick` is a small job whose figures say nothing about
+the goals.
 """
 
 from __future__ import annotations
@@ -176,10 +177,10 @@ def peer_r(stimuli: Sequence[Array], eeg: Sequence[Array], chosen: Sequence[floa
 
 
 def seconds(work: Callable[..., object], *arguments: Any) -> float:
-    """How long a call takes."""
-    began = time.perf_counter()
+    """CPU seconds of a call: waiting for a core that others use is left out."""
+    began = time.process_time()
     work(*arguments)
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def peak_bytes(work: Callable[..., object], *arguments: Any) -> int:

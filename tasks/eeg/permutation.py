@@ -40,7 +40,7 @@ MIN_SHIFTS = 100
 
 BATCH = 50
 BATCH_BYTES = 256 * 2**20
-"""Permutations are computed in batches of at most `BATCH`, whose sums stay below this size."""
+"""Permutations are computed in batches of at most `BATCH`, whose sums stay below this size (one tile's may not)."""
 
 
 class PermutationConfig(FitConfig):
@@ -198,10 +198,9 @@ def check_reach(shift_min_s: float, n_lags: int, correlation_s: float, sample_ra
 def batches(first: int, count: int, bytes_each: int) -> Iterator[range]:
     """Consecutive runs of permutations whose sums are computed together.
 
-    They end at multiples of their size, which is a multiple of `TILE` wherever it is larger.
+    They end at multiples of their size, which is one of `TILE`.
     """
-    size = int(np.clip(BATCH_BYTES // bytes_each, 1, BATCH))
-    size -= size % TILE if size > TILE else 0
+    size = int(np.clip(BATCH_BYTES // bytes_each // TILE * TILE, TILE, BATCH))
     start = first
     while start < first + count:
         stop = min(start - start % size + size, first + count)
