@@ -74,19 +74,17 @@ class Lagged:
     """
 
     def __init__(self, values: Floats, lags: Ints) -> None:
-        self.shape = (values.shape[0], values.shape[1] * lags.size)
+        n_samples, n_features = values.shape
+        self.shape = (n_samples, n_features * lags.size)
         before, after = max(int(lags[-1]), 0), max(-int(lags[0]), 0)
-        self._padded = np.pad(values, ((before, after), (0, 0)))
-        self._start, self._n_lags = before - int(lags[-1]), lags.size
+        padded = np.pad(values, ((before, after), (0, 0)))[before - int(lags[-1]) :]
+        windows = np.lib.stride_tricks.sliding_window_view(padded, lags.size, axis=0)
+        self._windows = windows[:n_samples, :, ::-1].swapaxes(1, 2)
 
     def __getitem__(self, rows: slice) -> Floats:
         """Rows ``rows.start`` up to ``rows.stop``, a new array."""
-        start, stop, _ = rows.indices(self.shape[0])
-        if stop <= start:
-            return np.zeros((0, self.shape[1]))
-        padded = self._padded[self._start + start : self._start + stop + self._n_lags - 1]
-        windows = np.lib.stride_tricks.sliding_window_view(padded, self._n_lags, axis=0)
-        return np.ascontiguousarray(windows[:, :, ::-1].swapaxes(1, 2)).reshape(len(windows), self.shape[1])
+        chosen = np.array(self._windows[rows], order="C")
+        return chosen.reshape(len(chosen), self.shape[1])
 
 
 Design = Mapping[str, "Floats | Lagged"]

@@ -139,7 +139,7 @@ def _eliminate(fold: Fold, regressor: _Regressor, lambdas: Sequence[float]) -> _
 
 
 def _inverse(matrices: Floats) -> Floats:
-    """Of symmetric positive definite matrices (..., L, L), by halves: for so small ones faster than LAPACK's."""
+    """Of symmetric positive definite matrices (..., L, L), by halves: for many small ones faster than LAPACK's."""
     size = matrices.shape[-1]
     if size <= SMALL:
         return np.asarray(np.linalg.inv(matrices), dtype=matrices.dtype)
