@@ -219,12 +219,16 @@ def _tests(results: Results) -> str:
     if group is None:
         return ""
     start = f"Claims rest on {group.model} alone: " if group.calibrated else f"{group.model}, without a claim: "
-    return start + (
-        f"{WORDS.get(group.null, group.null)} ({group.n_permutations} permutations) test over "
-        "stimuli, sign flips over subjects; both are corrected by the maximum over channels, levels and variants, at "
-        f"α = {group.alpha:g}. "
-        "Excess Δr is Δr minus its own null mean. Intervals are bootstrapped over subjects."
-    ) + _comparisons(group)
+    return (
+        start
+        + (
+            f"{WORDS.get(group.null, group.null)} ({group.n_permutations} permutations) test over "
+            "stimuli, sign flips over subjects; both are corrected by the maximum over channels, levels and variants, "
+            f"at α = {group.alpha:g}. "
+            "Excess Δr is Δr minus its own null mean. Intervals are bootstrapped over subjects."
+        )
+        + _comparisons(group)
+    )
 
 
 def _comparisons(group: Group) -> str:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from tasks.eeg import nulls
 from tasks.eeg.config import Null
 from tasks.eeg.regressors import Regressor
-from tasks.eeg.residual import Counts, Split, check_reach, correlation_time_s, shift_range, shifted
+from tasks.eeg.residual import Counts, Split, check_reach, correlation_time_s, moved, shift_range
+from tasks.eeg.shift_sums import Shifted
 
 Floats = npt.NDArray[np.float64]
 
@@ -56,13 +57,23 @@ class Source:
     def __call__(self, numbers: Sequence[int]) -> dict[str, Floats]:
         """The permuted regressors `numbers`, shape (len(numbers), T) for each recording."""
         values, present = self.regressor.values, self.regressor.present
-        if self.null in SHIFTS:
-            moved = self.split or Split({key: np.zeros(own.size) for key, own in values.items()}, values, present)
-            return shifted(moved, self.seed, numbers, self.n_lags, self.shift_min_s, self.sample_rate_hz)
+        if self.shifts:
+            return {key: own.series() for key, own in self.moved(numbers).items()}
         if self.null == "onset_values":
             assert self.split is not None
             return nulls.among_onsets(self.split.fit, self.split.residual, self.counts, self.seed, numbers)
         return SHUFFLES[self.null](values, present, self.seed, numbers)
+
+    @property
+    def shifts(self) -> bool:
+        """Whether permutations are circular shifts, of which `moved` is all that the sums need."""
+        return self.null in SHIFTS
+
+    def moved(self, numbers: Sequence[int]) -> dict[str, Shifted]:
+        """The permuted regressors `numbers` of a null that shifts, not yet as series."""
+        values, present = self.regressor.values, self.regressor.present
+        split = self.split or Split({key: np.zeros(own.size) for key, own in values.items()}, values, present)
+        return moved(split, self.seed, numbers, self.n_lags, self.shift_min_s, self.sample_rate_hz)
 
     def check(self) -> float | None:
         """Refuse shifts that are too few or too short; seconds over which a shifted residual is correlated with itself.
@@ -72,7 +83,7 @@ class Source:
         TaskError
             If a piece is too short, or shifts don't reach far enough.
         """
-        if self.null in SHIFTS:
+        if self.shifts:
             for key, present in self.regressor.present.items():
                 shift_range(int(present.sum()), self.n_lags, self.shift_min_s, self.sample_rate_hz, key)
         if self.null != "residual_shift":

@@ -126,13 +126,13 @@ class Rotated:
     """A subject's EEG in the basis of one fold.
 
     `train` (P, C) is against the training columns, `tests` against each held-out piece, `squares` (C,) their variances;
-    `base[lambda][test]` holds covariance and variance (C,) of the reduced model's prediction of a held-out piece.
+    `base[test]` holds covariance and variance (lambdas, C) of the reduced model's prediction of a held-out piece.
     """
 
     train: Floats
     tests: tuple[Floats, ...]
     squares: tuple[Floats, ...]
-    base: tuple[tuple[tuple[Floats, Floats], ...], ...]
+    base: tuple[tuple[Floats, Floats], ...]
 
 
 @dataclass(frozen=True)
@@ -158,18 +158,17 @@ def _rotate_response(folds: Folds, fold: Fold, response: ResponseSums) -> Rotate
         product = response.products[i] - np.outer(sums.totals[i], response.totals[i]) / sums.n_samples[i]
         tests.append(in_precision(fold.held, fold.vectors.T @ product))
         squares.append(in_precision(fold.held, response.squares[i] - response.totals[i] ** 2 / sums.n_samples[i]))
-    base = tuple(_base(fold, train, tests, penalty) for penalty in folds.lambdas)
-    return Rotated(train, tuple(tests), tuple(squares), base)
+    return Rotated(train, tuple(tests), tuple(squares), _base(fold, train, tests, gains_of(fold, folds.lambdas)))
 
 
-def gain_of(fold: Fold, penalty: float) -> Floats:
-    """Inverse of the reduced block's eigenvalues with the ridge on them, shape (P,)."""
-    return in_precision(fold.held, 1 / (fold.values + penalty * fold.weight))
+def gains_of(fold: Fold, lambdas: Sequence[float]) -> Floats:
+    """Inverse of the reduced block's eigenvalues with each ridge on them, shape (lambdas, P)."""
+    return in_precision(fold.held, 1 / (fold.values + np.array(lambdas)[:, None] * fold.weight))
 
 
-def _base(fold: Fold, train: Floats, tests: Sequence[Floats], penalty: float) -> tuple[tuple[Floats, Floats], ...]:
-    weights = train * gain_of(fold, penalty)[:, None]
+def _base(fold: Fold, train: Floats, tests: Sequence[Floats], gains: Floats) -> tuple[tuple[Floats, Floats], ...]:
+    weights = train * gains[:, :, None]
     return tuple(
-        ((weights * product).sum(axis=0), (weights * (own @ weights)).sum(axis=0))
+        ((weights * product).sum(axis=1), (weights * (own @ weights)).sum(axis=1))
         for product, own in zip(tests, fold.tests, strict=True)
     )

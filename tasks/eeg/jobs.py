@@ -16,7 +16,7 @@ from tasks.config import Config
 from tasks.contract import Artefact, Cell, TaskError
 from tasks.eeg.config import TrfConfig
 from tasks.eeg.folds import Folds, Heard, make_folds, prepare
-from tasks.eeg.lags import lag_samples, lagged
+from tasks.eeg.lags import Lagged, lag_samples
 from tasks.eeg.regressors import FitModel, Regressor, read_reduced, read_regressor
 from tasks.eeg.sufficient import Layout, Part, reduced_sums, response_sums
 
@@ -90,7 +90,7 @@ class Bench:
         self.recordings = {recording.id: recording for recording in recordings(cell.input("corpus"))}
         self.reduced = read_reduced(cell.input("features"), config.model.reduced, rate)
         self.lengths = {key: len(values) for key, values in self.reduced.items() if key in self.recordings}
-        self.design = {key: lagged(self.reduced[key], self.lags) for key in self.lengths}
+        self.design = {key: Lagged(self.reduced[key], self.lags) for key in self.lengths}
         self._folds: dict[Layout, Folds] = {}
         self._heard: dict[tuple[str, Layout], Heard] = {}
         self._subjects: dict[tuple[str, tuple[str, ...]], Subject] = {}

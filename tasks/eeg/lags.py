@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,39 @@ def lagged(values: Floats, lags: Ints) -> Floats:
         if abs(lag) < n_samples:
             block[max(lag, 0) : n_samples + min(lag, 0)] = values[max(-lag, 0) : n_samples - max(lag, 0)]
     return result
+
+
+class Lagged:
+    """What `lagged` returns, made only where rows of it are wanted: the whole has L times the size of the series.
+
+    Parameters
+    ----------
+    values : ndarray, shape (T, F)
+    lags : ndarray of int64, shape (L,)
+        In samples, rising by one.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(T, L * F)``.
+    """
+
+    def __init__(self, values: Floats, lags: Ints) -> None:
+        n_samples, n_features = values.shape
+        self.shape = (n_samples, n_features * lags.size)
+        before, after = max(int(lags[-1]), 0), max(-int(lags[0]), 0)
+        padded = np.pad(values, ((before, after), (0, 0)))[before - int(lags[-1]) :]
+        windows = np.lib.stride_tricks.sliding_window_view(padded, lags.size, axis=0)
+        self._windows = windows[:n_samples, :, ::-1].swapaxes(1, 2)
+
+    def __getitem__(self, rows: slice) -> Floats:
+        """Rows ``rows.start`` up to ``rows.stop``, a new array."""
+        chosen = np.array(self._windows[rows], order="C")
+        return chosen.reshape(len(chosen), self.shape[1])
+
+
+Design = Mapping[str, "Floats | Lagged"]
+"""Lagged reduced features by recording, shape (T, P)."""
 
 
 def lagged_rows(series: Floats, lags: Ints, n_samples: int) -> Floats:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tasks.eeg.folds import Fold, Folds, Heard, Rotated, gain_of, in_precision, without
+from tasks.eeg.folds import Fold, Folds, Heard, Rotated, gains_of, in_precision, without
 from tasks.eeg.sufficient import RegressorSums, ResponseSums
 
 Floats = npt.NDArray[np.float64]
@@ -21,6 +21,12 @@ Ints = npt.NDArray[np.int64]
 
 FLAT = 1e-18
 """A prediction whose variance is below this share of the response's is constant: its correlation is 0."""
+
+SMALL = 7
+"""Matrices of this size are left to LAPACK."""
+
+TOGETHER = 20
+"""Fits of so many versions and lambdas are made at once: few enough for the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +69,12 @@ def reduced_scores(folds: Folds, heard: Heard, per_channel: bool = False) -> Sco
     inner = np.zeros((n_lambdas, 1, n_pieces, n_pieces, n_channels if per_channel else 1))
     outer = np.zeros((n_lambdas, 1, n_pieces, n_channels))
     for fold, rotated in zip(folds.folds, heard.folds, strict=True):
-        for index, base in enumerate(rotated.base):
-            for test, piece in enumerate(fold.held):
-                r = _correlation(*base[test], rotated.squares[test])
-                if len(fold.held) == 1:
-                    outer[index, 0, piece] = r
-                else:
-                    inner[index, 0, fold.held[1 - test], piece] = r if per_channel else r.mean()
+        for test, piece in enumerate(fold.held):
+            r = _correlation(*rotated.base[test], rotated.squares[test])
+            if len(fold.held) == 1:
+                outer[:, 0, piece] = r
+            else:
+                inner[:, 0, fold.held[1 - test], piece] = _pooled(r, per_channel)
     chosen = _choose(inner)
     r = np.take_along_axis(outer, chosen[None], axis=0)[0]
     return Scores(r, chosen, np.zeros((1, 0, n_channels)))
@@ -106,29 +111,50 @@ def _rotate_regressor(folds: Folds, fold: Fold, regressor: RegressorSums) -> _Re
 
 @dataclass(frozen=True)
 class _Schur:
-    """What one lambda makes of the regressor: `inverse` (K, L, L) of the Schur complement, and for each held-out piece
-    the regressor's part that the reduced columns leave over (against the reduced columns, and among itself)."""
+    """What some lambdas make of the regressor: `inverse` (lambdas, K, L, L) of the Schur complement, and for each
+    held-out piece the regressor's part that the reduced columns leave over (against the reduced columns, and among
+    itself)."""
 
     inverse: Floats
     left_over: tuple[Floats, ...]
     left_over_products: tuple[Floats, ...]
 
 
-def _eliminate(fold: Fold, regressor: _Regressor, penalty: float) -> _Schur:
+def _eliminate(fold: Fold, regressor: _Regressor, lambdas: Sequence[float]) -> _Schur:
     count, n_lags = regressor.train_products.shape[:2]
-    ridge = in_precision(fold.held, penalty * fold.weight * np.eye(n_lags))
-    explained = regressor.train * gain_of(fold, penalty)
-    versions = explained.reshape(count, n_lags, -1)
-    schur = regressor.train_products - versions @ regressor.train.reshape(count, n_lags, -1).swapaxes(1, 2)
+    shape = (len(lambdas), count, n_lags, -1)
+    weights = np.array(lambdas)[:, None, None, None] * fold.weight
+    ridge = in_precision(fold.held, weights * np.eye(n_lags))
+    explained = regressor.train * gains_of(fold, lambdas)[:, None]
+    versions = explained.reshape(shape)
+    schur = regressor.train_products - versions @ regressor.train.reshape(shape[1:]).swapaxes(1, 2)
     left_over: list[Floats] = []
     products: list[Floats] = []
     for test, own in enumerate(regressor.tests):
         left: Floats = own - explained @ fold.tests[test]
-        half: Floats = versions @ (0.5 * (own + left)).reshape(count, n_lags, -1).swapaxes(1, 2)
+        half: Floats = versions @ (0.5 * (own + left)).reshape(shape).swapaxes(2, 3)
         left_over.append(left)
-        products.append(regressor.test_products[test] - half - half.swapaxes(1, 2))
-    inverse = np.asarray(np.linalg.inv(schur + ridge), dtype=schur.dtype)
-    return _Schur(inverse, tuple(left_over), tuple(products))
+        products.append(regressor.test_products[test] - half - half.swapaxes(2, 3))
+    return _Schur(_inverse(schur + ridge), tuple(left_over), tuple(products))
+
+
+def _inverse(matrices: Floats) -> Floats:
+    """Of symmetric positive definite matrices (..., L, L), by halves: for many small ones faster than LAPACK's."""
+    size = matrices.shape[-1]
+    if size <= SMALL:
+        return np.asarray(np.linalg.inv(matrices), dtype=matrices.dtype)
+    half = size // 2
+    beside = matrices[..., :half, half:]
+    first = _inverse(matrices[..., :half, :half])
+    across = first @ beside
+    last = _inverse(matrices[..., half:, half:] - beside.swapaxes(-1, -2) @ across)
+    corner = across @ last
+    result = np.empty_like(matrices)
+    result[..., :half, :half] = first + corner @ across.swapaxes(-1, -2)
+    result[..., :half, half:] = -corner
+    result[..., half:, :half] = -corner.swapaxes(-1, -2)
+    result[..., half:, half:] = last
+    return result
 
 
 def _cross(folds: Folds, fold: Fold, regressor: RegressorSums, response: ResponseSums, cross: Floats) -> list[Floats]:
@@ -173,52 +199,55 @@ def full_scores(
     outer = [np.zeros((*shape, n_channels)) for n_channels in channels]
     kept = n_lags if keep_kernel else 0
     kernels = [np.zeros((*shape, kept, n_channels)) for n_channels in channels]
+    together = max(1, TOGETHER // count)
     for number, fold in enumerate(folds.folds):
         rotated = _rotate_regressor(folds, fold, regressor)
-        schurs = [_eliminate(fold, rotated, penalty) for penalty in folds.lambdas]
-        for subject, heard in enumerate(subjects):
-            products = _cross(folds, fold, regressor, heard.sums, crosses[subject])
-            for index, schur in enumerate(schurs):
-                kernel, scores = _score(
-                    fold, rotated, schur, heard.folds[number], products, index, folds.lambdas[index]
-                )
+        products = [
+            _cross(folds, fold, regressor, heard.sums, cross) for heard, cross in zip(subjects, crosses, strict=True)
+        ]
+        for start in range(0, len(folds.lambdas), together):
+            which = slice(start, start + together)
+            schur = _eliminate(fold, rotated, folds.lambdas[which])
+            for subject, heard in enumerate(subjects):
+                kernel, scores = _score(folds, fold, rotated, schur, heard.folds[number], products[subject], which)
                 if len(fold.held) == 1:
-                    outer[subject][index, :, fold.held[0]] = scores[0]
-                    kernels[subject][index, :, fold.held[0]] = kernel[:, :kept]
+                    outer[subject][which, :, fold.held[0]] = scores[0]
+                    kernels[subject][which, :, fold.held[0]] = kernel[:, :, :kept]
                 else:
                     first, second = fold.held
-                    inner[subject][index, :, second, first] = _pooled(scores[0], per_channel)
-                    inner[subject][index, :, first, second] = _pooled(scores[1], per_channel)
+                    inner[subject][which, :, second, first] = _pooled(scores[0], per_channel)
+                    inner[subject][which, :, first, second] = _pooled(scores[1], per_channel)
     return [_chosen_scores(*arrays) for arrays in zip(inner, outer, kernels, strict=True)]
 
 
 def _pooled(r: Floats, per_channel: bool) -> Floats:
-    return r if per_channel else r.mean(axis=1, keepdims=True)
+    return r if per_channel else r.mean(axis=-1, keepdims=True)
 
 
 def _score(
+    folds: Folds,
     fold: Fold,
     regressor: _Regressor,
     schur: _Schur,
     heard: Rotated,
     products: list[Floats],
-    index: int,
-    penalty: float,
+    which: slice,
 ) -> tuple[Floats, list[Floats]]:
-    """Kernel (K, L, C) of one fit, and r (K, C) of each held-out piece."""
-    count, n_lags = schur.inverse.shape[:2]
-    gain = gain_of(fold, penalty)[:, None]
-    weights = gain * heard.train
+    """Kernels (lambdas, K, L, C) of the fits at some lambdas, and r (lambdas, K, C) of each held-out piece."""
+    shape = (*schur.inverse.shape[:3], -1)
+    gains = gains_of(fold, folds.lambdas[which])[:, :, None]
+    weights = gains * heard.train
     unexplained = products[0] - regressor.train @ weights
-    kernel = schur.inverse @ unexplained.reshape(count, n_lags, -1)
+    kernel = schur.inverse @ unexplained.reshape(shape)
+    weights *= 2
     scores = []
-    for test, (covariance, variance) in enumerate(heard.base[index]):
-        with_eeg = (products[1 + test] - regressor.train @ (gain * heard.tests[test])).reshape(kernel.shape)
+    for test, (covariance, variance) in enumerate(heard.base):
+        with_eeg = (products[1 + test] - regressor.train @ (gains * heard.tests[test])).reshape(shape)
         with_rest = schur.left_over_products[test] @ kernel
-        with_rest += 2 * (schur.left_over[test] @ weights).reshape(kernel.shape)
-        more_covariance = np.einsum("klc,klc->kc", kernel, with_eeg)
-        more_variance = np.einsum("klc,klc->kc", kernel, with_rest)
-        scores.append(_correlation(covariance + more_covariance, variance + more_variance, heard.squares[test]))
+        with_rest += (schur.left_over[test] @ weights).reshape(shape)
+        more_covariance = covariance[which, None] + np.einsum("pklc,pklc->pkc", kernel, with_eeg)
+        more_variance = variance[which, None] + np.einsum("pklc,pklc->pkc", kernel, with_rest)
+        scores.append(_correlation(more_covariance, more_variance, heard.squares[test]))
     return kernel, scores
 
 

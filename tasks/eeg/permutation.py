@@ -18,24 +18,26 @@ import numpy.typing as npt
 from pydantic import Field
 from safetensors.numpy import save_file
 
-from tasks.contract import Artefact, Cell, Context, Result, Stopped, TaskError
+from tasks.contract import Artefact, Cell, Context, Result, TaskError
 from tasks.eeg import nulls
 from tasks.eeg.config import Null
 from tasks.eeg.draws import Source
 from tasks.eeg.folds import Folds
 from tasks.eeg.jobs import Bench, FitConfig, Listening, by_bench, by_layout, by_level
-from tasks.eeg.nested import full_scores, reduced_scores
+from tasks.eeg.nested import reduced_scores
 from tasks.eeg.regressors import Regressor
 from tasks.eeg.residual import Explainer, OnsetExplainer
+from tasks.eeg.shift_sums import shift_sums
 from tasks.eeg.sufficient import regressor_sums
+from tasks.eeg.tiles import TILE, permuted_r, whole_tiles
 
 Floats = npt.NDArray[np.float64]
 Explainers = dict[tuple[str, ...], Explainer | OnsetExplainer]
 """By the recordings that IC is known of."""
 
-BATCH = 100
-BATCH_BYTES = 96 * 2**20
-"""Permutations are computed in batches of at most `BATCH`, whose lagged copies of one piece stay below this size."""
+BATCH = 50
+BATCH_BYTES = 256 * 2**20
+"""Permutations are computed in batches of at most `BATCH`, whose sums stay below this size (one tile's may not)."""
 
 
 class PermutationConfig(FitConfig):
@@ -48,11 +50,17 @@ class PermutationConfig(FitConfig):
     null: Null = Field("residual_shift", json_schema_extra={"neutral": "residual_shift"})
 
 
-def batches(first: int, count: int, n_lags: int, longest: int) -> Iterator[range]:
-    """Consecutive runs of permutations that are computed together; a function of the cell alone."""
-    size = int(np.clip(BATCH_BYTES // (8 * n_lags * longest), 1, BATCH))
-    for start in range(first, first + count, size):
-        yield range(start, min(start + size, first + count))
+def batches(first: int, count: int, bytes_each: int) -> Iterator[range]:
+    """Consecutive runs of permutations whose sums are computed together.
+
+    They end at multiples of their size, which is one of `TILE`.
+    """
+    size = int(np.clip(BATCH_BYTES // bytes_each // TILE * TILE, TILE, BATCH))
+    start = first
+    while start < first + count:
+        stop = min(start - start % size + size, first + count)
+        yield range(start, stop)
+        start = stop
 
 
 def null_delta_r(
@@ -60,17 +68,20 @@ def null_delta_r(
 ) -> list[Floats]:
     """delta_r of every permutation, mean over pieces, shape (count, channels), for each subject of one layout."""
     layout, heard = group[0].subject.layout, [listening.heard for listening in group]
-    longest = max(part.n_samples for parts in layout.parts for part in parts)
-    alone = config.lambda_per == "channel"
+    n_lags, alone = bench.lags.size, config.lambda_per == "channel"
     reduced = [reduced_scores(folds, own, alone).r[0].mean(axis=0) for own in heard]
+    n_columns = folds.sums.totals.shape[1] + n_lags + sum(own.sums.totals.shape[1] for own in heard)
     found: list[list[Floats]] = [[] for _ in group]
-    for numbers in batches(config.first, config.count, bench.lags.size, longest):
-        if context.should_stop():
-            raise Stopped
-        versions = draw(numbers)
-        sums, crosses = regressor_sums(layout, bench.design, versions, bench.lags, [h.sums for h in heard])
-        for place, scores in enumerate(full_scores(folds, sums, heard, crosses, per_channel=alone)):
-            found[place].append(scores.r.mean(axis=1) - reduced[place])
+    for numbers in batches(config.first, config.count, 8 * n_lags * n_columns * len(layout.pieces)):
+        whole, responses = whole_tiles(numbers), [own.sums for own in heard]
+        if draw.shifts:
+            sums = shift_sums(layout, bench.design, draw.moved(whole), bench.lags, responses)
+        else:
+            sums = regressor_sums(layout, bench.design, draw(whole), bench.lags, responses)
+        wanted = slice(numbers.start - whole.start, numbers.stop - whole.start)
+        for place, r in enumerate(permuted_r(folds, *sums, heard, alone, context)):
+            found[place].append(r[wanted].mean(axis=1) - reduced[place])
+        del sums
     return [np.concatenate(parts) for parts in found]
 
 

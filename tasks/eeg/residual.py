@@ -12,6 +12,7 @@ from scipy.linalg import cho_factor, cho_solve
 from tasks.contract import TaskError
 from tasks.eeg.lags import lagged
 from tasks.eeg.regressors import Flags, Regressor
+from tasks.eeg.shift_sums import Shifted
 from tasks.seeds import numpy_stream
 
 Floats = npt.NDArray[np.float64]
@@ -151,15 +152,29 @@ def shifted(
     -------
     dict of str to ndarray, shape (len(numbers), T)
     """
+    return {key: own.series() for key, own in moved(split, seed, numbers, n_lags, shift_min_s, rate).items()}
+
+
+def moved(
+    split: Split, seed: int, numbers: Sequence[int], n_lags: int, shift_min_s: float, rate: float
+) -> dict[str, Shifted]:
+    """The same as `shifted`, not yet as series.
+
+    Raises
+    ------
+    TaskError
+        If a recording has gaps in its IC.
+    """
     versions = {}
     for key, residual in split.residual.items():
         where = np.flatnonzero(split.present[key])
         smallest, n_shifts = shift_range(where.size, n_lags, shift_min_s, rate, key)
-        values = np.zeros((len(numbers), residual.size))
-        for row, number in enumerate(numbers):
-            shift = smallest + int(n_shifts * numpy_stream(seed, "shift", number, key).random())
-            values[row, where] = split.fit[key][where] + np.roll(residual[where], shift)
-        versions[key] = values
+        if where[-1] - where[0] >= where.size:
+            raise TaskError(f"{key}: IC has gaps, and a shift within a piece needs one without; leave the piece out")
+        draws = [numpy_stream(seed, "shift", number, key).random() for number in numbers]
+        shifts = np.array([smallest + int(n_shifts * draw) for draw in draws], dtype=np.int64)
+        fit = np.where(split.present[key], split.fit[key], 0.0)
+        versions[key] = Shifted(fit, residual[where], int(where[0]), shifts)
     return versions
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tasks.eeg.lags import Ints, lagged_rows
+from tasks.eeg.lags import Design, Ints, lagged_rows
 
 Floats = npt.NDArray[np.float64]
 
@@ -60,7 +60,7 @@ class ResponseSums:
     totals, squares : ndarray, shape (N, C)
         Sums of the EEG and of its square.
     series : tuple of tuple of ndarray, shape (T, C) each
-        Per piece and part, the EEG summed over the trials that share the part.
+        Per piece and part, the EEG summed over the trials that share the part; of one trial, the trial itself.
     """
 
     products: Floats
@@ -87,7 +87,7 @@ class RegressorSums:
     totals: Floats
 
 
-def reduced_sums(layout: Layout, design: Mapping[str, Floats]) -> ReducedSums:
+def reduced_sums(layout: Layout, design: Design) -> ReducedSums:
     """Sums of each piece of `layout`.
 
     Parameters
@@ -103,13 +103,11 @@ def reduced_sums(layout: Layout, design: Mapping[str, Floats]) -> ReducedSums:
         for part in parts:
             columns = design[part.recording][: part.n_samples]
             products[piece] += part.n_trials * (columns.T @ columns)
-            totals[piece] += part.n_trials * columns.sum(axis=0)
+            totals[piece] += part.n_trials * (np.ones(part.n_samples) @ columns)
     return ReducedSums(products, totals, layout.n_samples)
 
 
-def response_sums(
-    layout: Layout, design: Mapping[str, Floats], trials: Sequence[Sequence[Sequence[Floats]]]
-) -> ResponseSums:
+def response_sums(layout: Layout, design: Design, trials: Sequence[Sequence[Sequence[Floats]]]) -> ResponseSums:
     """One subject's sums.
 
     Parameters
@@ -128,12 +126,11 @@ def response_sums(
     for piece, parts in enumerate(layout.parts):
         summed = []
         for part, heard in zip(parts, trials[piece], strict=True):
-            total = np.zeros((part.n_samples, n_channels))
+            total = heard[0] if len(heard) == 1 else np.add.reduce(heard)
             for trial in heard:
-                total += trial
-                squares[piece] += (trial**2).sum(axis=0)
+                squares[piece] += np.einsum("tc,tc->c", trial, trial)
             products[piece] += design[part.recording][: part.n_samples].T @ total
-            totals[piece] += total.sum(axis=0)
+            totals[piece] += np.ones(part.n_samples) @ total
             summed.append(total)
         series.append(tuple(summed))
     return ResponseSums(products, totals, squares, tuple(series))
@@ -141,7 +138,7 @@ def response_sums(
 
 def regressor_sums(
     layout: Layout,
-    design: Mapping[str, Floats],
+    design: Design,
     versions: Mapping[str, Floats],
     lags: Ints,
     responses: Sequence[ResponseSums],

@@ -18,6 +18,7 @@ from tasks.eeg.lags import lag_samples, lagged
 from tasks.eeg.permutation import batches, run
 from tasks.eeg.regressors import Regressor, ic_regressor
 from tasks.eeg.residual import Explainer, Split, check_reach, correlation_time_s, shift_range, shifted
+from tasks.eeg.tiles import TILE
 from tasks.seeds import numpy_stream
 
 Array = np.ndarray[Any, Any]
@@ -171,11 +172,12 @@ def test_grouping_changes_no_bit(tmp_path: Path) -> None:
 def test_a_permutation_is_the_same_in_any_block(tmp_path: Path) -> None:
     world = World(n_pieces=3, seconds=12)
     nulls = []
-    for first, count in ((0, 4), (2, 2)):
+    for first, count in ((0, 28), (2, 2), (23, 5)):
         cell = world.cell(tmp_path, "permutations", world.eeg("S01"), 0.3, world.null_config(count, first))
         list(run([cell], Context()))
         nulls.append(load((cell.out_dir / "null.safetensors").read_bytes())["delta_r"])
-    np.testing.assert_allclose(nulls[0][2:], nulls[1], atol=1e-12)
+    assert np.array_equal(nulls[0][2:4], nulls[1])
+    assert np.array_equal(nulls[0][23:], nulls[2])
 
 
 def test_correlation_time_by_hand() -> None:
@@ -193,6 +195,15 @@ def test_a_stop_is_heeded_between_batches(tmp_path: Path) -> None:
 
 
 def test_batches_cover_a_block_once() -> None:
-    assert [number for batch in batches(200, 250, 12, 1280) for number in batch] == list(range(200, 450))
-    assert max(len(batch) for batch in batches(0, 250, 12, 1280)) == 100
-    assert max(len(batch) for batch in batches(0, 100, 28, 9600)) < 60
+    assert [number for batch in batches(210, 250, 10**6) for number in batch] == list(range(210, 460))
+    assert [batch.stop for batch in batches(210, 250, 10**6)] == [250, 300, 350, 400, 450, 460]
+    assert [len(batch) for batch in batches(0, 70, 6 * 2**20)] == [40, 30], "whole tiles"
+    assert {len(batch) for batch in batches(0, 100, 2**26)} == {TILE}
+
+
+def test_ic_with_a_gap_cannot_be_shifted() -> None:
+    present = np.ones(400, dtype=bool)
+    present[100] = False
+    split = Split({"p": np.zeros(400)}, {"p": np.ones(400)}, {"p": present})
+    with pytest.raises(TaskError, match="p: IC has gaps"):
+        shifted(split, 0, [0], N_LAGS, 2.0, RATE)

@@ -20,7 +20,7 @@ from tasks.alignment import note_ic
 from tasks.contract import Context, TaskError
 from tasks.eeg.conventions import mtrf_lags, mtrf_lambda, mtrf_penalty
 from tasks.eeg.folds import make_folds, prepare
-from tasks.eeg.lags import lag_samples, lagged, lagged_rows
+from tasks.eeg.lags import Lagged, lag_samples, lagged, lagged_rows
 from tasks.eeg.nested import Scores, full_scores, reduced_scores
 from tasks.eeg.sufficient import Layout, Part, reduced_sums, regressor_sums, response_sums
 from tasks.eeg.trf import edge_share, run
@@ -65,6 +65,15 @@ def test_lagged_copies_are_zero_beyond_the_ends() -> None:
         assert np.array_equal(lagged_rows(values.T, np.array([-1, 0, 1]), n_samples), expected.T[:, :n_samples])
     assert not lagged_rows(values.T, np.array([5, -5]), 2).any()
     assert not lagged(values, np.array([5])).any()
+
+
+@pytest.mark.parametrize("window", [(-3, 5), (0, 4), (2, 6), (-7, -2), (0, 1), (-1, 0)])
+def test_lagged_copies_made_in_pieces_are_the_same(window: tuple[int, int]) -> None:
+    values, lags = np.random.default_rng(2).normal(size=(20, 3)), np.arange(*window)
+    whole, lazy = lagged(values, lags), Lagged(values, lags)
+    assert lazy.shape == whole.shape
+    for rows in (slice(None), slice(0, 7), slice(3, 18), slice(20, 20), slice(0, 40)):
+        assert np.array_equal(lazy[rows], whole[rows])
 
 
 @pytest.mark.parametrize("form", ["onset", "hold"])

@@ -60,10 +60,10 @@ GOLDEN: dict[str, str] = {
     "reconstruction": "554920ceb2b2",
     "eeg": "d5ef0a632e64",
     "features": "f5475c55af2b",
-    "trf": "1b4df9b16c4b",
-    "permutations": "4d656d25069c",
-    "canaries": "e8189a6152f2",
-    "group": "03595e22a04a",
+    "trf": "e5e8addb65c4",
+    "permutations": "5b7db71da224",
+    "canaries": "78d1878b4e14",
+    "group": "bac1394a000a",
 }
 
 

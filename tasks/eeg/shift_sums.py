@@ -1,0 +1,212 @@
+"""Sums of a regressor whose residual is shifted around its ends, without a look at the series for each shift.
+
+One Fourier transform per piece and column gives the sums at all circular shifts. A lag is a further shift, up to a few
+samples at the ends, where the lagged residual leaves the piece instead of coming round: those are added and taken away
+one by one. So the cost of a shift depends on the number of lags, not on the length of the recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.fft import irfft, next_fast_len, rfft
+
+from tasks.eeg.lags import Design, Ints, lagged_rows
+from tasks.eeg.sufficient import Layout, Part, RegressorSums, ResponseSums
+
+Floats = npt.NDArray[np.float64]
+
+COLUMNS = 8
+"""Columns are transformed so many at a time. A subject's are never mixed with another's."""
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """K versions of a regressor in one recording: `fit`, plus `residual` shifted around the samples `first` to
+    ``first + M - 1``, which alone have the regressor.
+
+    Attributes
+    ----------
+    fit : ndarray, shape (T,)
+        0 where there is no regressor.
+    residual : ndarray, shape (M,)
+    first : int
+    shifts : ndarray of int64, shape (K,)
+        Version k has ``residual[(i - shifts[k]) % M]`` at sample ``first + i``.
+    """
+
+    fit: Floats
+    residual: Floats
+    first: int
+    shifts: Ints
+
+    def series(self) -> Floats:
+        """The versions themselves, shape (K, T)."""
+        size = self.residual.size
+        rolled = self.residual[(np.arange(size) - self.shifts[:, None]) % size]
+        values = np.tile(self.fit, (self.shifts.size, 1))
+        values[:, self.first : self.first + size] += rolled
+        return values
+
+
+def shift_sums(
+    layout: Layout,
+    design: Design,
+    versions: Mapping[str, Shifted],
+    lags: Ints,
+    responses: Sequence[ResponseSums],
+) -> tuple[RegressorSums, list[Floats]]:
+    """What `regressor_sums` makes of the versions' series, within rounding.
+
+    No bit of a version's sums depends on the other versions or subjects in the call.
+
+    Parameters
+    ----------
+    layout : Layout
+    design : mapping of recording to ndarray, shape (T, P)
+    versions : mapping of recording to Shifted
+        K of each recording.
+    lags : ndarray of int64, shape (L,)
+        Rising by one.
+    responses : sequence of ResponseSums
+        Subjects of this layout.
+
+    Returns
+    -------
+    RegressorSums
+    list of ndarray, shape (N, K * L, C)
+        One per subject.
+    """
+    count, n_lags = next(iter(versions.values())).shifts.size, lags.size
+    n_pieces, n_columns = len(layout.pieces), next(iter(design.values())).shape[1]
+    reduced = np.zeros((n_pieces, count * n_lags, n_columns))
+    products = np.zeros((n_pieces, count, n_lags, n_lags))
+    totals = np.zeros((n_pieces, count * n_lags))
+    sums = RegressorSums(reduced, products, totals)
+    crosses = [np.zeros((n_pieces, count * n_lags, response.totals.shape[1])) for response in responses]
+    for piece, parts in enumerate(layout.parts):
+        for index, part in enumerate(parts):
+            own = versions[part.recording]
+            heard = [response.series[piece][index] for response in responses]
+            into = [cross[piece] for cross in crosses]
+            columns = design[part.recording][: part.n_samples]
+            if _beyond(own, lags, part).size > n_lags:
+                _add_slowly(sums, piece, part, own, lags, columns, into, heard)
+            else:
+                _add(sums, piece, part, own, lags, columns, into, heard)
+    return sums, crosses
+
+
+def _add_slowly(
+    sums: RegressorSums,
+    piece: int,
+    part: Part,
+    own: Shifted,
+    lags: Ints,
+    columns: Floats,
+    into: Sequence[Floats],
+    heard: Sequence[Floats],
+) -> None:
+    """One version at a time from its series: for parts that end long before the regressor does."""
+    n_lags = lags.size
+    for k, series in enumerate(own.series()):
+        rows = lagged_rows(series[None], lags, part.n_samples)
+        at = slice(k * n_lags, (k + 1) * n_lags)
+        sums.reduced[piece, at] += part.n_trials * (rows @ columns)
+        sums.products[piece, k] += part.n_trials * (rows @ rows.T)
+        sums.totals[piece, at] += part.n_trials * rows.sum(axis=1)
+        for cross, values in zip(into, heard, strict=True):
+            cross[at] += rows @ values
+
+
+def _beyond(own: Shifted, lags: Ints, part: Part) -> Ints:
+    """Samples outside the part at which every lagged copy is still within the regressor."""
+    first, last = own.first + int(lags[-1]), own.first + own.residual.size + int(lags[0])
+    return np.concatenate([np.arange(first, min(0, last)), np.arange(max(part.n_samples, first), last)])
+
+
+def _add(
+    sums: RegressorSums,
+    piece: int,
+    part: Part,
+    own: Shifted,
+    lags: Ints,
+    columns: Floats,
+    into: Sequence[Floats],
+    heard: Sequence[Floats],
+) -> None:
+    fit = lagged_rows(own.fit[None], lags, part.n_samples)
+    correlate = _Correlation(own, lags, part.n_samples)
+    ones = np.ones((part.n_samples, 1))
+    for of, values, times in (
+        (sums.reduced[piece], columns, part.n_trials),
+        (sums.totals[piece, :, None], ones, part.n_trials),
+        *((cross, values, 1) for cross, values in zip(into, heard, strict=True)),
+    ):
+        against = correlate(values)
+        against += fit @ values
+        against *= times
+        of += against.reshape(of.shape)
+    mixed = correlate(fit.T)
+    sums.products[piece] += part.n_trials * (
+        fit @ fit.T + mixed + mixed.swapaxes(1, 2) + _residual_products(own, lags, part)
+    )
+
+
+class _Correlation:
+    """Sums over time of the lagged, shifted residual times columns."""
+
+    def __init__(self, own: Shifted, lags: Ints, n_samples: int) -> None:
+        size, before, after = own.residual.size, min(int(lags[0]), 0), max(int(lags[-1]), 0)
+        self._first, self._size, self._n_samples = own.first, size, n_samples
+        self._length = size if next_fast_len(size, real=True) == size else next_fast_len(2 * size - 1, real=True)
+        self._spectrum = np.conj(rfft(own.residual, self._length))
+        self._at = (own.shifts[:, None] + lags) % size
+        edges = np.concatenate([np.arange(before, after), np.arange(size + before, size + after)])
+        self._edges = edges[(edges + own.first >= 0) & (edges + own.first < n_samples)]
+        behind = self._edges - lags[:, None]
+        sign = ((behind >= 0) & (behind < size)) * 1.0 - ((self._edges >= 0) & (self._edges < size))
+        self._weights = sign * own.residual[(behind - own.shifts[:, None, None]) % size]
+
+    def __call__(self, columns: Floats) -> Floats:
+        """Shape (K, L, Q) of `columns` (n_samples, Q)."""
+        result: Floats = self._weights @ columns[self._edges + self._first]
+        for start in range(0, columns.shape[1], COLUMNS):
+            chosen = slice(start, start + COLUMNS)
+            result[:, :, chosen] += self._around(columns[:, chosen])[self._at]
+        return result
+
+    def _around(self, columns: Floats) -> Floats:
+        """Sums at every circular shift, shape (M, Q)."""
+        own = np.zeros((columns.shape[1], self._size))
+        last = min(self._n_samples, self._first + self._size)
+        own[:, : last - self._first] = columns[self._first : last].T
+        found = irfft(rfft(own, self._length) * self._spectrum, self._length)
+        around = found[:, : self._size]
+        if self._length > self._size:
+            around[:, 1:] += found[:, self._length - self._size + 1 :]
+        return np.ascontiguousarray(around.T)
+
+
+def _residual_products(own: Shifted, lags: Ints, part: Part) -> Floats:
+    """Sums over time of pairs of lagged copies of the shifted residual, shape (K, L, L).
+
+    Around a whole turn they depend on the difference of the lags alone. What a turn has too much and too little lies
+    where one of the copies is beyond an end of the residual, or the part has ended.
+    """
+    residual, size, n_lags = own.residual, own.residual.size, lags.size
+    around = np.array([residual @ np.roll(residual, -lag) for lag in range(n_lags)])
+    turn = around[np.abs(lags[:, None] - lags)]
+    first, last = int(lags[0]), int(lags[-1])
+    head = own.first + np.arange(first, last)
+    rest = np.concatenate([own.first + size + np.arange(first, last), _beyond(own, lags, part)])
+    times = np.concatenate([head, rest])
+    where = times - own.first - lags[:, None]
+    values = residual[(where - own.shifts[:, None, None]) % size]
+    kept = values * ((where >= 0) & (where < size) & (times >= 0) & (times < part.n_samples))
+    gone = values[:, :, head.size :]
+    products: Floats = turn + kept @ kept.swapaxes(1, 2) - gone @ gone.swapaxes(1, 2)
+    return products
