@@ -112,9 +112,9 @@ class SurprisalSettings(Config):
     `solver`: ``quadrature`` takes `n_nodes` nodes on the whole path from noise to data, the share 1 - s of them from
     level s, and `n_probes` random probes for each node of the whole path, most where a probe leaves most; ``exact`` is
     the same with more of both. `order` is that of the method that goes from node to node, `precision` that of the
-    Jacobian's products with probes (all else is float32): ``quadrature`` has 2 and float32, ``exact`` 3 and bfloat16.
-    ``euler`` takes `n_steps` steps with `n_probes` probes that stay the same, as published.
-    `probes` are drawn, ``exact`` (the exact divergence), or read from a file (solver ``euler`` only).
+    Jacobian's products with probes (all else is float32): ``quadrature`` has 2 and float32, ``exact`` 3 and bfloat16
+    (float32 with the exact divergence). ``euler`` takes `n_steps` steps with `n_probes` probes that stay the same, as
+    published. `probes` are drawn, ``exact`` (the exact divergence), or read from a file (solver ``euler`` only).
     """
 
     definition: Definition = "expectation"
@@ -182,7 +182,8 @@ class SurprisalConfig(SurprisalSettings):
         if euler or level < 1:
             keys |= {key: self.setting(key) for key in sizes}
         if not euler and level < 1:
-            keys["precision"] = self.precision or PRECISIONS[self.solver]
+            implied = PRECISIONS[self.solver] if self.probes == "drawn" else "float32"
+            keys["precision"] = self.precision or implied
         if self.definition in ("monte_carlo", "expected") and level > 0:
             keys["n_draws"] = self.n_draws
         told_apart = self.definition != "probability_flow" and level > 0

@@ -184,8 +184,34 @@ def _row(contrast: Contrast, excess: Floats, p: Floats | None, channels: Sequenc
     }
 
 
+def only_where_ic_adds(
+    rows: Sequence[dict[str, Any]], contrasts: Sequence[Contrast], significant: Sequence[Collection[str]]
+) -> None:
+    """Take back what is claimed of contrasts at channels where IC isn't claimed to add anything on their upper side.
+
+    Contrasts are tested over subjects alone, and that test says nothing about other stimuli where listeners share
+    activity that nothing explains (docs/results/calibration.md). A condition is claimed by the test over stimuli too.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        As `judged` gives them; `claimed` is changed.
+    contrasts : sequence of Contrast
+        The same, in the same order.
+    significant : sequence of collection of str
+        By condition, the channels at which it is claimed.
+    """
+    for row, contrast in zip(rows, contrasts, strict=True):
+        signs = np.sign(np.mean(list(contrast.weights.values()), axis=0))
+        above, below = (
+            {name for number in np.flatnonzero(signs == sign).tolist() for name in significant[number]}
+            for sign in (1, -1)
+        )
+        row["claimed"] = row["claimed"] and bool(above & set(row["higher"]) or below & set(row["lower"]))
+
+
 def intermediate(
-    rows: Sequence[Mapping[str, Any]], channels: Sequence[str], claimed: Collection[str]
+    rows: Sequence[Mapping[str, Any]], channels: Sequence[str], claimed: Mapping[str, Collection[str]]
 ) -> list[dict[str, Any]]:
     """Per arm, whether intermediate levels are best: above both ends at one and the same channel.
 
@@ -194,8 +220,8 @@ def intermediate(
     rows : sequence of mapping
         As `judged` gives them.
     channels : sequence of str
-    claimed : collection of str
-        Arms for which IC is claimed to add anything at an intermediate level; no other has a best.
+    claimed : mapping of str to collection of str
+        By arm, the channels at which IC is claimed to add anything at an intermediate level; it is best at no other.
     """
     found: dict[str, dict[float, Mapping[str, Any]]] = {}
     for row in rows:
@@ -207,7 +233,8 @@ def intermediate(
             continue
         both = [ends[end] for end in ENDS]
         p = None if any(row["p"] is None for row in both) else np.max([row["p_by_channel"] for row in both], axis=0)
-        best = [name for name in channels if all(name in row["higher"] for row in both)]
+        there = claimed.get(arm, ())
+        best = [name for name in channels if name in there and all(name in row["higher"] for row in both)]
         judgements.append(
             {
                 "arm": arm,
@@ -217,8 +244,8 @@ def intermediate(
                 "p": None if p is None else float(p.min()),
                 "n_seeds": min(row["n_seeds"] for row in both),
                 "channels": best,
-                "claimed_there": arm in claimed,
-                "best": bool(best) and arm in claimed,
+                "claimed_there": bool(claimed.get(arm)),
+                "best": bool(best),
             }
         )
     return judgements

@@ -207,7 +207,9 @@ def _compare(config: GroupConfig, table: Table, tests: Tests, result: dict[str, 
         arm: [at[level] for at in seeds.values() for level in contrasts.INTERMEDIATE if level in at]
         for arm, seeds in where.items()
     }
-    claimed = {arm for arm, own in numbers.items() if any(result["conditions"][number]["claimed"] for number in own)}
+    significant = [condition["significant_channels"] for condition in result["conditions"]]
+    contrasts.only_where_ic_adds(rows, asked, significant)
+    claimed = {arm: {name for number in own for name in significant[number]} for arm, own in numbers.items()}
     result["intermediate"] = contrasts.intermediate(rows, table.channels, claimed)
     result["contrasts"] = rows
     result["chosen_level"] = choice.judged(choice.scores(table, where), config.alpha)
@@ -252,7 +254,7 @@ def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
     known = [condition["p"] for condition in conditions if condition.get("p") is not None]
     return {
         "n_claimed": sum(bool(condition.get("claimed")) for condition in conditions),
-        "p_min": min(known) if known else None,
+        "p_min": min(known) if known and result["calibrated"] else None,
         "delta_r_best": best["delta_r_mean"],
         "best_variant": best["variant"],
         "best_noise_level": best["noise_level"],

@@ -145,7 +145,7 @@ def test_intermediate_is_best_only_above_both_ends_at_one_channel() -> None:
     contrasts = asked(places(listed, ()), 6)
 
     def judge(
-        at_clean: float, at_noisy: float, channel: int | None = None, claimed: tuple[str, ...] = ("tanh",)
+        at_clean: float, at_noisy: float, channel: int | None = None, claimed: tuple[str, ...] = CHANNELS
     ) -> dict[str, Any]:
         excess, null = world(8, 6)
         excess[:, 1:5] += 0.006
@@ -153,7 +153,7 @@ def test_intermediate_is_best_only_above_both_ends_at_one_channel() -> None:
         excess[:, 5] += at_noisy
         if channel is not None:
             excess[:, 0, channel], excess[:, 5, 1 - channel] = excess[:, 1:5, channel].mean(axis=1), 0.02
-        [found] = intermediate(judged(contrasts, excess, null, CHANNELS, 0.05), CHANNELS, claimed)
+        [found] = intermediate(judged(contrasts, excess, null, CHANNELS, 0.05), CHANNELS, {"tanh": claimed})
         return found
 
     both = judge(0.0, 0.0)
@@ -161,9 +161,9 @@ def test_intermediate_is_best_only_above_both_ends_at_one_channel() -> None:
     assert both["channels"] == list(CHANNELS)
     assert both["p"] <= 0.05
     assert both["above_clean"] == pytest.approx(0.006, abs=0.001)
-    unclaimed = judge(0.0, 0.0, claimed=("none",))
-    assert unclaimed["channels"] == list(CHANNELS)
-    assert not unclaimed["best"], "nothing is claimed at these levels"
+    unclaimed = judge(0.0, 0.0, claimed=())
+    assert (unclaimed["channels"], unclaimed["best"]) == ([], False), "nothing is claimed at these levels"
+    assert judge(0.0, 0.0, claimed=("Cz",))["channels"] == ["Cz"]
     assert not judge(0.006, 0.0)["best"], "not above clean"
     assert not judge(0.0, 0.006)["best"], "not above nearly all noise"
     assert not judge(0.0, 0.0, channel=0)["best"], "above one end at one channel, above the other at another"

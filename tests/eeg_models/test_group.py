@@ -372,6 +372,18 @@ def test_levels_are_compared_and_the_best_is_chosen(tmp_path: Path) -> None:
     assert any("tested over subjects alone" in note for note in group["notes"])
 
 
+def test_a_contrast_over_subjects_alone_is_no_claim(tmp_path: Path) -> None:
+    """What all listeners share on these stimuli differs between levels as much as chance makes it."""
+    gain, null = made_up(8, 0.004)
+    null = null + 0.02 * np.random.default_rng(5).normal(size=(1, null.shape[1], 1, 1))
+    _, group = Study(gain, null).run(tmp_path)
+    assert not any(condition["claimed"] for condition in group["conditions"])
+    [contrast] = group["contrasts"]
+    assert contrast["p"] <= 0.05
+    assert contrast["higher"] == ["Cz"]
+    assert not contrast["claimed"]
+
+
 def test_intermediate_levels_are_judged_by_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six levels, an effect at the four in the middle; without it nothing is said."""
     monkeypatch.setattr("test_group.LEVELS", (0.0, 0.3, 0.4, 0.5, 0.6, 0.9))
