@@ -102,8 +102,11 @@ def sentences(results: Results) -> list[str]:
     found += [*map(_chosen, group.chosen_level), *map(_cluster, group.clusters[:MOST_CLUSTERS])]
     if len(group.clusters) > MOST_CLUSTERS:
         found.append(f"{len(group.clusters) - MOST_CLUSTERS} more clusters are in clusters.csv.")
-    red = results.canaries is not None and results.canaries.verdict != "green"
-    return ["RED: the canaries failed, so none of this is claimed.", *found] if red and found else found
+    return ["RED: the canaries failed, so none of this is claimed.", *found] if _red(results) and found else found
+
+
+def _red(results: Results) -> bool:
+    return results.canaries is not None and results.canaries.verdict != "green"
 
 
 def _cluster(row: Cluster) -> str:
@@ -148,7 +151,7 @@ def rows(results: Results) -> list[tuple[str, ...]]:
             "–" if contrast.p is None else f"{contrast.p:.4f}",
             listed(contrast.higher),
             listed(contrast.lower),
-            "yes" if contrast.claimed else "no",
+            "no" if not contrast.claimed else "no (canaries)" if _red(results) else "yes",
         )
         for contrast in contrasts
         if contrast.family != "levels" or contrast.claimed
