@@ -8,12 +8,14 @@ from orchestrator.graph import CellSpec
 from orchestrator.ledger import Ledger, Status
 from orchestrator.reasons import Reason, State
 from orchestrator.signature import sign
+from orchestrator.stages import STAGES
 
 
 def cell(subject: str = "S01", stage: str = "trf") -> CellSpec:
     config = {"subject": subject, "snr": math.inf, "level": 0.5}
     inputs = {"eeg": "e" * 32, "surprisal": ("a" * 32, "b" * 32)}
-    return CellSpec(stage, f"{stage} {subject}", config, inputs, sign(stage, 1, config, inputs), {"subject": subject})
+    signature = sign(stage, STAGES[stage].version, config, inputs)
+    return CellSpec(stage, f"{stage} {subject}", config, inputs, signature, {"subject": subject})
 
 
 def publish(ledger: Ledger, spec: CellSpec, reason: Reason = Reason.NEW, data: bytes = b"result") -> Status:
