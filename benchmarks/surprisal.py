@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
@@ -218,6 +219,19 @@ def speedup(
     }
 
 
+def rank_correlations(model: Model, levels: Sequence[float], count: int) -> list[float]:
+    """Spearman correlation of ``exact`` IC with products in bfloat16 and in float32, the same probes, per level."""
+    found = []
+    for level in levels:
+        x, context = prepared(model, level, count)
+        half, full = (
+            ours(model, level, x, context, 0, solver="exact", precision=precision)[0]
+            for precision in ("bfloat16", "float32")
+        )
+        found.append(float(spearmanr(half, full).statistic))
+    return found
+
+
 def say(figure: str, value: float, unit: str, goal: float, ok: bool, **more: object) -> None:
     """One line."""
     line = {"figure": figure, "value": round(value, 3), "unit": unit, "goal": goal, "ok": ok, **more}
@@ -246,6 +260,9 @@ def main() -> None:
     value = fast.pop("ratio")
     say("exact_speedup", value, "ratio", 6.0, value >= 6, **how, **fast)
     say("exact_rmse_nats", error["ours_rmse_nats"], "nats", 0.1, error["ours_rmse_nats"] < 0.1, **about, **error)
+    ranks = rank_correlations(model, (0.0, 0.6, 0.9), 8 * count)
+    how = {**about, "levels": [0.0, 0.6, 0.9], "frames": 8 * count, "by_level": [round(rank, 5) for rank in ranks]}
+    say("bfloat16_rank_correlation", min(ranks), "Spearman", 0.999, min(ranks) >= 0.999, **how)
 
 
 if __name__ == "__main__":
