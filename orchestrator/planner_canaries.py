@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.experiment import Science
-from orchestrator.planner_eeg import Planned, model_name, models_of, plan_fit, plan_simulated
+from orchestrator.planner_eeg import Planned, model_name, models_of, plan_fit, plan_simulated, without
 from tasks.eeg.config import CanariesConfig
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def plan_canaries(builder: Builder, variants: Mapping[str, Science], planned: Ma
         for position, fit in enumerate(fits)
     ]
     config = {
-        "model": {"reduced": model.reduced, "regressor": model.regressor},
+        "model": without(model, "tested"),
         "alpha": first.alpha,
         "variant": variant,
         "noise_level": level,

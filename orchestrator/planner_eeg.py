@@ -11,13 +11,13 @@ from orchestrator.graph import CellSpec
 from orchestrator.planner_raw import plan_raw
 from orchestrator.signature import canonical, sign
 from orchestrator.stages import STAGES
+from tasks.config import Config
 from tasks.eeg.config import EegConfig, ModelConfig, SimulationConfig
 
 if TYPE_CHECKING:
     from orchestrator.planner import Builder
 
 Planned = Mapping[str, str]
-SIMULATION_LISTED = {"n_subjects"}
 ONE_CHANNEL_LISTENERS = ("canary-noise", "canary-acoustic")
 """Each of their channels is a listener of its own: a shared lambda would make their tests depend on each other."""
 
@@ -65,10 +65,14 @@ def _plan_true_driver(builder: Builder, science: Science, made: Planned, subject
         builder.add("trf", f"trf {subject} {TRUE_DRIVER}", config, inputs, labels)
 
 
-def _trf_config(settings: EegConfig, model: Mapping[str, str]) -> dict[str, Any]:
-    trf = settings.trf
+def without(config: Config, *listed: str) -> dict[str, Any]:
+    """What a cell holds of a config: its signed keys but those that only say which cells there are."""
+    return {name: value for name, value in config.signed().items() if name not in listed}
+
+
+def _trf_config(settings: EegConfig, model: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "trf": {"lag_min_s": trf.lag_min_s, "lag_max_s": trf.lag_max_s, "lambdas": list(trf.lambdas)},
+        "trf": without(settings.trf, "models"),
         "model": dict(model),
         "sample_rate_hz": settings.preprocessing.sample_rate_hz,
     }
@@ -159,7 +163,7 @@ def plan_simulated(
         "seed": science.data.seed,
         "subject": subject,
         **listener,
-        "simulation": simulation.model_dump(mode="json", exclude=SIMULATION_LISTED),
+        "simulation": without(simulation, "n_subjects"),
         "preprocessing": science.eeg.preprocessing.model_copy(update={"saturated_share": None}).signed(),
     }
     sources = {"corpus": made["corpus stimuli"], **(inputs or {})}
@@ -180,7 +184,7 @@ def plan_fit(
 ) -> Fit:
     settings = science.eeg
     assert settings is not None
-    config = _trf_config(settings, {"reduced": model.reduced, "regressor": model.regressor})
+    config = _trf_config(settings, without(model, "tested"))
     if subject in ONE_CHANNEL_LISTENERS:
         config["lambda_per"] = "channel"
     inputs = {
@@ -204,11 +208,9 @@ def plan_fit(
             **config,
             "first": first,
             "count": settings.permutations.block,
-            "shift_min_s": settings.permutations.shift_min_s,
             "seed": science.data.seed,
+            **without(settings.permutations, "n", "block"),
         }
-        if settings.permutations.null != "residual_shift":
-            null["null"] = settings.permutations.null
         block = {**labels, "block": str(first)}
         blocks.append(builder.add("permutations", f"permutations {first}.. {title}", null, inputs, block))
     return Fit(subject, variant, level, model_name(model), eeg, fitted, tuple(blocks))
@@ -241,7 +243,7 @@ def plan_group(builder: Builder, variants: Mapping[str, Science]) -> None:
             )
             for cell in fits
         ]
-        config, inputs = _group_cell(model.model_dump(mode="json"), science.eeg.alpha, entries, arms=_arms(variants))
+        config, inputs = _group_cell(model.signed(), science.eeg.alpha, entries, arms=_arms(variants))
         builder.add("group", f"group {name}", config, inputs, {"model": name, "tested": str(model.tested).lower()})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 T = TypeVar("T")
 
@@ -62,8 +63,25 @@ class Config(BaseModel):
 
     @classmethod
     def of_signed(cls, keys: Mapping[str, Any]) -> Self:
-        """The config of a cell, from what `signed` gave: keys that it leaves out are neutral, whatever the default."""
-        return cls.model_validate({**cls.neutral(), **keys})
+        """The config of a cell, from what `signed` gave: keys that it leaves out are neutral, whatever the default.
+
+        So are those of the configs within it.
+        """
+        inner = {
+            name: kind.of_signed(value)
+            for name, value in keys.items()
+            if isinstance(value, Mapping) and (kind := _config_kind(cls.model_fields.get(name))) is not None
+        }
+        return cls.model_validate({**cls.neutral(), **keys, **inner})
+
+
+def _config_kind(field: FieldInfo | None) -> type[Config] | None:
+    """The config that a key holds, or may hold beside None; None for other keys."""
+    annotation = None if field is None else field.annotation
+    kinds = [
+        kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, Config)
+    ]
+    return kinds[0] if len(kinds) == 1 else None
 
 
 def _allows_flags(annotation: Any) -> bool:

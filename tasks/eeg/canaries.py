@@ -165,7 +165,7 @@ def judge(config: CanariesCellConfig, cell: Cell) -> dict[str, Any]:
 
 
 def _band(eeg: Artefact) -> tuple[float, float]:
-    return PreprocessingConfig.model_validate(eeg.config.get("preprocessing", {})).band_hz
+    return PreprocessingConfig.of_signed(eeg.config.get("preprocessing", {})).band_hz
 
 
 def sentence(listeners: Sequence[Mapping[str, Any]]) -> str:
@@ -209,7 +209,7 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     """
     for done, cell in enumerate(cells):
         try:
-            result = judge(CanariesCellConfig.model_validate(cell.config), cell)
+            result = judge(CanariesCellConfig.of_signed(cell.config), cell)
         except TaskError as error:
             yield Result(cell.signature, failure=str(error))
             continue

@@ -195,7 +195,7 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
         Metrics n_recordings and seconds (of all recordings together).
     """
     for done, cell in enumerate(cells):
-        rate = FeaturesConfig.model_validate(cell.config).sample_rate_hz
+        rate = FeaturesConfig.of_signed(cell.config).sample_rate_hz
         try:
             arrays, lengths = _features(cell.input("corpus"), rate, context.open_file)
         except TaskError as error:

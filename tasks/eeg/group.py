@@ -290,7 +290,7 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
         n_subjects, n_channels; or why the cell can't be computed.
     """
     for done, cell in enumerate(cells):
-        config = GroupConfig.model_validate(cell.config)
+        config = GroupConfig.of_signed(cell.config)
         try:
             permutations = cell.collection("permutations") if "permutations" in cell.inputs else ()
             table = read_table(config, cell.collection("trf"), permutations)

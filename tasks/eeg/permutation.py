@@ -106,8 +106,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     """
     done = 0
     for group in by_bench(cells):
-        config = PermutationConfig.model_validate(group[0].config)
-        fit = FitConfig(trf=config.trf, model=config.model, sample_rate_hz=config.sample_rate_hz)
+        config = PermutationConfig.of_signed(group[0].config)
+        fit = FitConfig.model_validate({name: getattr(config, name) for name in FitConfig.model_fields})
         try:
             bench = Bench(group[0], fit)
         except TaskError as error:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from pydantic import field_validator
 from safetensors.numpy import save_file
 
 from tasks.alignment import note_ic
@@ -39,11 +38,6 @@ class EegCellConfig(Config):
     simulation: SimulationConfig | None = None
     n_channels: int = 64
     snr_db: float | None = None
-
-    @field_validator("preprocessing", mode="before")
-    @classmethod
-    def _as_signed(cls, value: Any) -> Any:
-        return PreprocessingConfig.of_signed(value) if isinstance(value, Mapping) else value
 
     @property
     def simulated(self) -> bool:
@@ -248,7 +242,7 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     """
     envelopes = _Envelopes()
     for done, cell in enumerate(cells):
-        config = EegCellConfig.model_validate(cell.config)
+        config = EegCellConfig.of_signed(cell.config)
         scalp = not config.simulated or config.kind in ("listener", "positive")
         try:
             if not config.simulated:

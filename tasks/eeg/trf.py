@@ -111,7 +111,7 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     done = 0
     for group in by_bench(cells):
         try:
-            bench = Bench(group[0], FitConfig.model_validate(group[0].config))
+            bench = Bench(group[0], FitConfig.of_signed(group[0].config))
         except TaskError as error:
             yield from (Result(cell.signature, failure=str(error)) for cell in group)
             continue
