@@ -127,7 +127,7 @@ _ROWS = (
         inputs="flow, latents",
         files="audit.csv: one row per recording (correlations; errors in nats); definitions.csv: one row per pair",
         metrics="reliability_mean, reliability_pooled, rmse_nats, bias_nats, rmse_over_sd, doubling_nats, "
-        "doubling_mean_nats, ic_sd, spearman_DEFINITION, n_frames, n_recordings, skipped",
+        "doubling_mean_nats, rule_constant_nats, ic_sd, spearman_DEFINITION, n_frames, n_recordings, skipped",
         version=2,
         grouped_by=("variant", "role"),
         cells_per_task=2,

@@ -9,7 +9,8 @@ frames are solved again, some drawn at random from every recording, in the conte
   the probability flow from the clean frame to the level is the same in both, unless the study's solver is ``euler``;
 - with twice the nodes (8 at least from any level) and twice the probes in all, so that a node has as many as before; or
   with twice the steps of ``euler`` and the same probes. IC must not change much: at s = 0 latents behind a layer norm
-  have a degenerate density, and IC is partly what the solver makes of it;
+  have a degenerate density, and IC is partly what the solver makes of it. The constant that the quadrature adds for
+  what its rule gets wrong is then of the finer rule: it is told beside this, for the change doesn't show it;
 - by the other definitions of IC: the rank table, in the context that each has by default. They share probes and noise,
   so that what differs is the definition; read a correlation beside the reliability.
 
@@ -69,7 +70,9 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     ``definitions.csv``, a row per pair of them with the rank correlation (mean within recordings, and pooled). Metrics:
     ``reliability_mean``, the rank correlation of IC with two seeds within recordings, its ``reliability_se`` over
     recordings, ``reliability_pooled`` over all frames, ``reliability_pearson_mean`` and ``reliability_pearson_pooled``;
-    ``rmse_nats`` and ``bias_nats`` of IC against a fine rule, ``rmse_over_sd``; ``doubling_nats``, the RMS change of IC
+    ``rmse_nats`` and ``bias_nats`` of IC against a fine rule, ``rmse_over_sd``; ``rule_constant_nats``, what the
+    study's solver adds to every frame for what its rule gets wrong of generated frames (None where it adds nothing),
+    and its standard error ``rule_constant_se_nats``; ``doubling_nats``, the RMS change of IC
     with twice the nodes or steps, and ``doubling_mean_nats``; ``ic_sd`` of the same frames; ``spearman_NAME``, of the
     study's IC with that of each definition; ``n_frames``, ``n_recordings`` and ``skipped``. A correlation is None
     where IC doesn't vary, and so is ``rmse_over_sd``.
@@ -113,7 +116,7 @@ class Audit:
         if not self.drawn:
             raise TaskError("No recording has latents to audit: " + ("; ".join(self.of.skipped[:5]) or "none given"))
         compared = {name: SurprisalCell.model_validate(one) for name, one in cell.config["definitions"].items()}
-        measured, by_definition = self.solve(config, compared, cell.signature, context)
+        measured, by_definition, constant = self.solve(config, compared, cell.signature, context)
         rows, kept, left_out = [], np.zeros(len(measured[0]), dtype=bool), []
         parts = self.parts()
         for name, part in parts.items():
@@ -131,6 +134,7 @@ class Audit:
             table = _table(PAIR_COLUMNS, [{"role": role, **pair} for pair in pairs])
             (cell.out_dir / "definitions.csv").write_text(table, encoding="utf-8")
         metrics = _summary(rows, *(values[kept] for values in measured)) | _of_own(config, compared, pairs)
+        metrics |= dict(zip(("rule_constant_nats", "rule_constant_se_nats"), constant or (None, None), strict=True))
         return Result(cell.signature, {**metrics, "n_skipped": len(skipped), "skipped": skipped[:20]})
 
     def parts(self) -> dict[str, slice]:
@@ -140,9 +144,9 @@ class Audit:
 
     def solve(
         self, config: SurprisalCell, compared: Mapping[str, SurprisalCell], signature: str, context: Context
-    ) -> tuple[tuple[Floats, Floats, Floats, Floats], dict[str, Floats]]:
-        """IC (N,) in nats of all frames: the study's, with another seed, by a fine rule, with twice the nodes; and by
-        each definition, the study's own last where it is none of them."""
+    ) -> tuple[tuple[Floats, Floats, Floats, Floats], dict[str, Floats], tuple[float, float] | None]:
+        """IC (N,) in nats of all frames: the study's, with another seed, by a fine rule, with twice the nodes; by each
+        definition, the study's own last where it is none of them; and the constant of the study's solver."""
         seed, other = (f"{signature} {which}" for which in ("first", "second"))
 
         def solver(cell: SurprisalCell, seed: str = seed) -> InformationContent:
@@ -160,7 +164,7 @@ class Audit:
             by_definition[name] = ic if cell == config else self.ic(one, self.posed(one), context)
         if compared and config not in compared.values():
             by_definition[OWN] = ic
-        return (ic, repeated, finely, doubled), by_definition
+        return (ic, repeated, finely, doubled), by_definition, study.rule_constant_nats
 
     def posed(self, solver: InformationContent) -> Posed:
         """The frames as they are at the solver's level, with what precedes them in their recordings."""

@@ -96,7 +96,12 @@ class Surprisal:
                 context.progress(done * n_frames + frames, total * n_frames, {})
 
             values = ic.of(recordings, tell)
-            error_nats = ic.solver_error_nats
+            error_nats, constant = ic.solver_error_nats, ic.rule_constant_nats
+            if constant is not None and not math.isfinite(constant[0]):
+                raise TaskError(
+                    f"noise level {config.noise_level:g}: the flow's density isn't finite on frames that the flow "
+                    "itself generates, so there is no IC; the flow hasn't learned enough, or has diverged"
+                )
         for name, series in values.items():
             bad = int((~np.isfinite(series[1:])).sum())
             if bad:

@@ -18,12 +18,14 @@ HEADER = (
     "RMSE / SD",
     "nodes doubled: RMS",
     "mean",
+    "constant",
     "SD of IC",
     "frames",
 )
 NOTE = (
     "Rank correlation of IC with two seeds of the solver's, within recordings (solver audit). "
-    "* degenerate: IC at s = 0 is partly what the solver makes of it."
+    "The constant is what the solver adds to every frame for what its rule gets wrong of frames that the flow "
+    "generates, ± its standard error. * degenerate: IC at s = 0 is partly what the solver makes of it."
 )
 
 
@@ -44,6 +46,7 @@ def rows(results: Results) -> list[tuple[str, ...]]:
                 spread(metrics.get("rmse_over_sd"), None, 3, "-"),
                 _short(metrics.get("doubling_nats")),
                 _short(metrics.get("doubling_mean_nats"), "+.2g"),
+                _constant(metrics.get("rule_constant_nats"), metrics.get("rule_constant_se_nats")),
                 _short(metrics.get("ic_sd"), ".3g"),
                 str(metrics.get("n_frames", "–")),
             )
@@ -93,6 +96,11 @@ def _ordered(results: Results, scores: Sequence[Score]) -> list[Score]:
 
 def _level(results: Results, score: Score) -> str:
     return f"{float(score.x):g}" + ("*" if results.degenerate(score.variant, float(score.x)) else "")
+
+
+def _constant(value: float | None, se: float | None) -> str:
+    """What the solver adds to every frame's IC, in nats, and its standard error."""
+    return "–" if value is None else f"{value:+.2g}" + ("" if se is None else f" ± {se:.1g}")
 
 
 def _short(value: float | None, form: str = ".2g") -> str:

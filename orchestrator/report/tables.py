@@ -22,7 +22,7 @@ GROUP_COLUMNS = (
 AUDIT_METRICS = (
     "reliability_mean", "reliability_se", "reliability_pooled", "reliability_pearson_mean",
     "reliability_pearson_pooled", "rmse_nats", "bias_nats", "rmse_over_sd", "doubling_nats", "doubling_mean_nats",
-    "ic_sd", "n_frames", "n_recordings",
+    "rule_constant_nats", "rule_constant_se_nats", "ic_sd", "n_frames", "n_recordings",
 )  # fmt: skip
 
 

@@ -54,6 +54,8 @@ class Measured:
     rule_bias_nats : float
         Mean difference of the log-density by a finer rule from that by the rule: what a rule gets wrong of what all
         frames have in common, and so nearly all of it.
+    rule_bias_se_nats : float
+        Its standard error over the generated frames.
     rule_error_nats : float
         Standard deviation of such differences of other frames from that mean.
     """
@@ -63,6 +65,7 @@ class Measured:
     rests: Tensor
     weights: tuple[float, ...]
     rule_bias_nats: float
+    rule_bias_se_nats: float
     rule_error_nats: float
 
     @property
@@ -142,8 +145,10 @@ def measure(
     rests = jacobians - means[:, None]
     rests = 0.5 * (rests + rests.mT)
     basis = _basis(rests, weights)
-    bias, error = _rule_errors(field, HeadField(along, contexts), targets, tau, rule, step)
-    return Measured(means, basis, basis.mT @ rests @ basis, rule.weights, bias, error)
+    errors = _rule_errors(field, HeadField(along, contexts), targets, tau, rule, step)
+    n, bias, spread = len(errors), float(errors.mean()), float(errors.std())
+    rests = basis.mT @ rests @ basis
+    return Measured(means, basis, rests, rule.weights, bias, spread / math.sqrt(n), spread * math.sqrt(1 + 1 / n))
 
 
 def _jacobians(field: HeadField, x: Tensor, tau: float, rule: Rule) -> Tensor:
@@ -168,10 +173,8 @@ def _basis(rests: Tensor, weights: Tensor) -> Tensor:
     return found.to(rests)
 
 
-def _rule_errors(
-    field: HeadField, along: HeadField, x: Tensor, tau: float, rule: Rule, step: Step
-) -> tuple[float, float]:
-    """Mean of what a rule gets wrong of the log-density of ``x (N, D)``, and what other frames' errors vary around it.
+def _rule_errors(field: HeadField, along: HeadField, x: Tensor, tau: float, rule: Rule, step: Step) -> Tensor:
+    """What a rule gets wrong of the log-density of each frame of ``x (N, D)``, shape (N,).
 
     The finer rule has two nodes and more for each period of the fastest feature of tau, with the same few probes.
     """
@@ -180,5 +183,4 @@ def _rule_errors(
     rows = torch.from_numpy(hadamard(x.shape[-1])).to(x)
     few = rows[torch.arange(FINE_PROBES * len(x)) % len(rows)].view(len(x), FINE_PROBES, -1).transpose(0, 1)
     coarsely = quadrature(along, x, tau, rule, lambda node: few, step=step)
-    errors = quadrature(field, x, tau, fine, lambda node: few) - coarsely
-    return float(errors.mean()), float(errors.std()) * math.sqrt(1 + 1 / len(x))
+    return quadrature(field, x, tau, fine, lambda node: few) - coarsely

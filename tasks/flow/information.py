@@ -304,6 +304,16 @@ class InformationContent:
     # Errors
 
     @property
+    def rule_constant_nats(self) -> tuple[float, float] | None:
+        """What is added to every frame's IC for what the rule gets wrong of generated frames, and its standard error.
+
+        None where nothing is added.
+        """
+        if self.measured is None:
+            return None
+        return -self.measured.rule_bias_nats, self.measured.rule_bias_se_nats
+
+    @property
     def solver_error_nats(self) -> float:
         """How far off the solver is, as the standard deviation of a frame's IC around the exact one; an estimate.
 

@@ -215,7 +215,7 @@ def _solver_audit(study: Study, ledger: Any, flow: CellSpec, variant: str, level
     pairs = ["role,definition_a,definition_b,spearman,spearman_pooled", "melodies,expectation,expected,0.87,0.89", ""]
     metrics = {
         "reliability_mean": 0.92, "reliability_se": 0.01, "reliability_pooled": 0.94, "reliability_pearson_mean": 0.95, "reliability_pearson_pooled": 0.96,
-        "rmse_nats": 0.8 + level, "bias_nats": -0.1, "rmse_over_sd": 0.08 + level / 2, "doubling_nats": 0.5, "doubling_mean_nats": 0.05, "ic_sd": 6.0,
+        "rmse_nats": 0.8 + level, "bias_nats": -0.1, "rmse_over_sd": 0.08 + level / 2, "doubling_nats": 0.5, "doubling_mean_nats": 0.05, "rule_constant_nats": 1.25, "rule_constant_se_nats": 0.06, "ic_sd": 6.0,
         "spearman_expected": 0.87, "n_frames": 24, "n_recordings": 3, "n_skipped": 0, "skipped": [],
     }  # fmt: skip
     files = {"audit.csv": "\n".join([head, *rows, ""]).encode(), "definitions.csv": "\n".join(pairs).encode()}

@@ -209,7 +209,7 @@ def test_the_audit_of_the_solver_is_shown_with_its_degenerate_level_marked(tmp_p
     assert len(rows) == len(made_up_study.LEVELS)
     assert rows[0][:3] == ("layernorm none", "melodies", "0*")
     assert rows[1][2:] == (
-        *("0.2", "+0.920 ± 0.010", "+0.940", "1", "-0.1", "0.180", "0.5", "+0.05", "6", "24"),
+        *("0.2", "+0.920 ± 0.010", "+0.940", "1", "-0.1", "0.180", "0.5", "+0.05", "+1.2 ± 0.06", "6", "24"),
     )  # fmt: skip
     console = [line.split() for line in report.text.splitlines()]
     assert ["layernorm", "none", "melodies", *["0.920"] * 5] in console

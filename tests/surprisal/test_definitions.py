@@ -276,7 +276,7 @@ def off_diagonal(*nats: float, n_frames: int = 400) -> Measured:
     for node, one in enumerate(nats):
         rests[node, :, 2 * node, 2 * node + 1] = rests[node, :, 2 * node + 1, 2 * node] = one / 2
     weights = (math.sqrt(1 - 1 / n_frames),) * len(nats)
-    return Measured(torch.zeros(len(nats), 64, 64), torch.eye(64), rests, weights, 0.0, 0.3)
+    return Measured(torch.zeros(len(nats), 64, 64), torch.eye(64), rests, weights, 0.0, 0.1, 0.3)
 
 
 def test_probes_go_where_they_leave_most() -> None:
@@ -301,8 +301,8 @@ def test_probes_lie_along_the_axes_that_frames_share() -> None:
     rests = axes @ torch.diag_embed(diagonals) @ axes.T
     basis = control._basis(rests, torch.ones(3))
     assert torch.allclose(basis.T @ basis, torch.eye(64), atol=1e-5)
-    found = Measured(torch.zeros(3, 64, 64), basis, basis.T @ rests @ basis, (1.0,) * 3, 0.0, 0.0)
-    plain = Measured(torch.zeros(3, 64, 64), torch.eye(64), rests, (1.0,) * 3, 0.0, 0.0)
+    found = Measured(torch.zeros(3, 64, 64), basis, basis.T @ rests @ basis, (1.0,) * 3, 0.0, 0.0, 0.0)
+    plain = Measured(torch.zeros(3, 64, 64), torch.eye(64), rests, (1.0,) * 3, 0.0, 0.0, 0.0)
     assert found.error_nats((1, 1, 1)) < 1e-3 * plain.error_nats((1, 1, 1))
 
 

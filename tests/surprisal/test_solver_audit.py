@@ -88,8 +88,11 @@ def test_errors_fall_with_more_nodes(cell: Callable[..., Cell]) -> None:
     found = [metrics_of(cell(0.0, n_nodes=nodes, probes="exact")) for nodes in (3, 24)]
     assert found[0]["rmse_nats"] > 20 * found[1]["rmse_nats"]
     assert found[0]["doubling_nats"] > 20 * found[1]["doubling_nats"]
+    assert abs(found[0]["rule_constant_nats"]) > 20 * abs(found[1]["rule_constant_nats"])
+    assert found[0]["rule_constant_se_nats"] > 0
     steps = [metrics_of(cell(0.0, solver="euler", n_steps=steps, probes="exact")) for steps in (6, 12)]
     coarse, finer = steps
+    assert coarse["rule_constant_nats"] is None
     assert coarse["rmse_nats"] > 1.5 * finer["rmse_nats"]
     assert coarse["doubling_mean_nats"] == pytest.approx(finer["bias_nats"] - coarse["bias_nats"], abs=1e-3)
 
