@@ -70,6 +70,21 @@ class Science(Config):
             raise ValueError("pitch: null leaves nothing that simulated listeners could answer to; remove one of both")
         return self
 
+    @model_validator(mode="after")
+    def _ic_null_differs_from_ic(self) -> Science:
+        asked = self.eeg is not None and any("ic_null" in model.plus for model in self.eeg.trf.models)
+        if asked and self.surprisal.context == "none":
+            raise ValueError(
+                "eeg.trf.models: plus: ic_null is IC without context, and with surprisal.context none IC has none "
+                "either; leave out one of both"
+            )
+        if asked and self.flow.context_dropout == 0:
+            raise ValueError(
+                "eeg.trf.models: plus: ic_null needs a flow that learned to do without context; set "
+                "flow.context_dropout above 0, such as 0.1, or leave ic_null out"
+            )
+        return self
+
 
 class StageRequest(Config):
     """What one process of a stage asks of a node; `custom` names resources that the node types offer."""

@@ -25,6 +25,9 @@ ONSETS_PER_COMPONENT = 4
 RANK_TOLERANCE = 1e-6
 """Components smaller than this share of the largest are rounding, or too small to be told from it."""
 
+LEAST_LEFT = 1e-3
+"""Less of IC than this share of its standard deviation is the ridge's rounding, no part of IC."""
+
 MIN_SHIFTS = 100
 """Fewer distinct shifts than this in a piece make too coarse a null distribution."""
 
@@ -106,6 +109,23 @@ class OnsetExplainer:
             fit[key][where] = explained[start : start + where.size]
             start += where.size
         return Split(fit, {key: regressor.values[key] - fit[key] for key in fit}, regressor.present)
+
+
+def check_left(split: Split, regressor: Regressor) -> None:
+    """Refuse IC that the reduced model explains wholly: what is left is rounding, and so would be any difference.
+
+    Raises
+    ------
+    TaskError
+        If the residual's standard deviation is below `LEAST_LEFT` of that of IC.
+    """
+    left = np.concatenate([split.residual[key][present] for key, present in split.present.items()]).std()
+    whole = np.concatenate([regressor.values[key][present] for key, present in split.present.items()]).std()
+    if left < LEAST_LEFT * whole:
+        raise TaskError(
+            f"the reduced model explains IC wholly (it leaves over {left / whole:.1e} of its SD), so there is nothing "
+            "of IC alone to be tested; see the model's plus, or leave out this noise level"
+        )
 
 
 def shift_range(n_present: int, n_lags: int, shift_min_s: float, sample_rate_hz: float, piece: str) -> tuple[int, int]:
