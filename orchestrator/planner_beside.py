@@ -30,7 +30,7 @@ def plan_beside(
                 f"IC without context {variant} stimuli s={level!r}",
                 settings.cell(level),
                 {"flow": made["flow"], "latents": made["latents stimuli"]},
-                {"variant": variant, "role": "stimuli", "noise_level": repr(level), "context": "none"},
+                {"variant": variant, "role": "ic_null", "noise_level": repr(level)},
                 places=settings.places,
             )
     for name in science.eeg.trf.features:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.experiment import Science
+from orchestrator.experiment import Science, trained_name
 from orchestrator.planner_beside import plan_beside
 from orchestrator.planner_eeg import Planned, models_of, plan_fit, plan_simulated, without
 from tasks.eeg.config import CanariesConfig
@@ -36,7 +36,10 @@ def plan_canaries(builder: Builder, variants: Mapping[str, Science], planned: Ma
         builder.note("canaries: left out (no model of eeg.trf.models is tested)")
         return
     level = _canary_level(settings, science)
-    made = {**planned[variant], **plan_beside(builder, variant, science, planned[variant], [model])}
+    made = {
+        **planned[variant],
+        **plan_beside(builder, trained_name(variant, science), science, planned[variant], [model]),
+    }
     fits = [
         plan_fit(builder, science, made, variant, level, model, f"canary-{kind}", eeg)
         for kind, eeg in _plan_canary_eeg(builder, science, made, settings, level).items()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.experiment import Science
+from orchestrator.experiment import Science, band_suffix, trained_name
 from orchestrator.graph import CellSpec
 from orchestrator.planner_beside import inputs_beside, plan_beside
 from orchestrator.planner_raw import plan_raw
@@ -44,20 +44,23 @@ def plan_eeg(builder: Builder, variant: str, science: Science, made: Planned) ->
     assert science.eeg is not None
     subjects = _plan_subjects(builder, science, made)
     if science.eeg.simulation is not None:
-        _plan_true_driver(builder, science, made, subjects)
+        _plan_true_driver(builder, variant, science, made, subjects)
     models = models_of(builder, science)
-    made = {**made, **plan_beside(builder, variant, science, made, models)}
+    made = {**made, **plan_beside(builder, trained_name(variant, science), science, made, models)}
     for model in models:
         for level in science.surprisal.noise_levels:
             for subject, eeg in subjects.items():
                 plan_fit(builder, science, made, variant, level, model, subject, eeg)
 
 
-def _plan_true_driver(builder: Builder, science: Science, made: Planned, subjects: Mapping[str, str]) -> None:
+def _plan_true_driver(
+    builder: Builder, variant: str, science: Science, made: Planned, subjects: Mapping[str, str]
+) -> None:
     """What a perfect IC would earn: the planted pitch surprisal itself in its place. The size of the planted effect."""
     assert science.eeg is not None
+    driver = TRUE_DRIVER + band_suffix(variant, science)
     for subject, eeg in subjects.items():
-        labels = {"variant": TRUE_DRIVER, "subject": subject, "model": TRUE_DRIVER_MODEL, "tested": "false"}
+        labels = {"variant": driver, "subject": subject, "model": TRUE_DRIVER_MODEL, "tested": "false"}
         inputs = {
             "eeg": eeg,
             "features": _plan_features(builder, science.eeg, made),
@@ -65,7 +68,7 @@ def _plan_true_driver(builder: Builder, science: Science, made: Planned, subject
             "pitch_surprisal": made["pitch_surprisal stimuli"],
         }
         config = _trf_config(science.eeg, {"reduced": "acoustic_plus", "regressor": "driver"})
-        builder.add("trf", f"trf {subject} {TRUE_DRIVER}", config, inputs, labels)
+        builder.add("trf", f"trf {subject} {driver}", config, inputs, labels)
 
 
 def without(config: Config, *listed: str) -> dict[str, Any]:
@@ -200,6 +203,8 @@ def plan_fit(
         "model": model.name,
         "tested": "true" if model.tested else "false",
     }
+    if (trained := trained_name(variant, science)) != variant:
+        labels["trained"] = trained
     title = f"{subject} {variant} s={level!r} {model.name}"
     fitted = builder.add("trf", f"trf {title}", config, inputs, labels)
     blocks = []
