@@ -166,7 +166,7 @@ _ROWS = (
         "tasks.eeg.features:run",
         cell="acoustic features of the stimuli at the EEG's rate, or a feature of one's own",
         inputs="corpus of the stimuli",
-        files="features.safetensors: spectrogram (T, 8), derivative (T, 8), onsets (T, 1), envelope (T, 1); own (T, series)",
+        files="features.safetensors: spectrogram, derivative (T, 8), onsets, envelope (T, 1), or one's own (T, series)",
         metrics="n_recordings, seconds",
     ),
     Stage(
