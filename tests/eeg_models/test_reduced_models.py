@@ -22,6 +22,7 @@ from tasks.eeg.jobs import by_bench
 from tasks.eeg.lags import lag_samples, lagged
 from tasks.eeg.latent_step import read_latent_step
 from tasks.eeg.regressors import ic_regressor, standardised
+from tasks.eeg.verdict import verdict
 from tasks.seeds import numpy_stream
 
 
@@ -180,3 +181,16 @@ def test_a_series_that_is_constant_in_a_piece_is_named(tmp_path: Path) -> None:
     files["latents.safetensors"] = save(arrays)
     with pytest.raises(TaskError, match=r"piece0: 1 of \d+ latent frames aren't finite \(the first is frame 5\)"):
         read_latent_step(artefact("latents", "bad", files))
+
+
+def test_a_verdict_names_all_that_ic_adds_to() -> None:
+    n = {"subjects": 5, "subjects_known": 5, "pieces": [4, 4], "pieces_known": 4}
+    for model, words in (
+        ({"reduced": "acoustic_plus"}, "IC over the listed acoustic features in 5"),
+        ({"reduced": "envelope"}, "IC over the envelope in 5"),
+        (
+            {"reduced": "acoustic_plus", "plus": ["ic_null", "latent_step", "loudness"]},
+            "IC over the listed acoustic features, IC without context, the step of the latents and loudness in 5",
+        ),
+    ):
+        assert words in verdict({"tested": False, "simulated": False, "model": model, "n": n})

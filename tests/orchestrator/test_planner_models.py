@@ -13,7 +13,9 @@ from orchestrator.manifest import resolve
 from orchestrator.planner import build
 from orchestrator.reading import UsageError, load_experiment
 from orchestrator.report.gathering import gather
+from orchestrator.report.headline import headline
 from orchestrator.report.pitch_arms import arms
+from orchestrator.report.results import Group, Results, SubjectScore
 from orchestrator.storage import Storage
 
 STUDY = str(Path(__file__).with_name("golden.yaml"))
@@ -149,3 +151,20 @@ def test_bands_share_all_that_has_no_eeg(tmp_path: Path) -> None:
         f"layernorm none {band}": [f"layernorm none seed={seed} {band}" for seed in (0, 1)]
         for band in ("0.5-4 Hz", "1-8 Hz")
     }
+
+
+def test_the_true_driver_is_told_for_each_band() -> None:
+    """Its mean over both would be of no EEG that anybody has heard of."""
+    gains = {"true driver 1-8 Hz": (0.02, 0.04), "true driver 0.5-4 Hz": (0.001, 0.003)}
+    subjects = tuple(
+        SubjectScore(variant, "", "acoustic_plus/driver", f"S{number}", True, "s", {"delta_r": gain})
+        for variant, both in gains.items()
+        for number, gain in enumerate(both)
+    )
+    group = Group(model="acoustic_plus/onset", tested=True, simulated=True, n_subjects=2)
+    said = headline(Results("bands", (), groups=(group,), subjects=subjects, simulated=True))
+    told = [sentence for sentence in said if "in IC's place" in sentence]
+    assert told == [
+        "With the planted pitch surprisal in IC's place Δr is +0.0300 ± 0.0100 at 1-8 Hz: the most there is to find.",
+        "With the planted pitch surprisal in IC's place Δr is +0.0020 ± 0.0010 at 0.5-4 Hz: the most there is to find.",
+    ]
