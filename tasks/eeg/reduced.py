@@ -25,6 +25,11 @@ def inputs_of(model: FitModel) -> tuple[str, ...]:
     return ("features", "corpus", *roles, *(("own",) if own else ()))
 
 
+def n_beside(model: FitModel) -> int:
+    """How many of the last columns that `read_parts` gives stand in for IC."""
+    return sum(name in ROLES for name in model.plus)
+
+
 def read_parts(cell: Cell, model: FitModel, known: Mapping[str, Recording], rate: int) -> dict[str, Floats]:
     """Features of the reduced model beside each other, of the recordings that all parts have.
 

@@ -21,7 +21,8 @@ from tasks.eeg.group import run_tests
 from tasks.eeg.jobs import by_bench
 from tasks.eeg.lags import lag_samples, lagged
 from tasks.eeg.latent_step import read_latent_step
-from tasks.eeg.regressors import ic_regressor, standardised
+from tasks.eeg.regressors import Regressor, ic_regressor, standardised
+from tasks.eeg.residual import OnsetExplainer
 from tasks.eeg.verdict import verdict
 from tasks.seeds import numpy_stream
 
@@ -97,12 +98,19 @@ def replace_first(values: Array) -> Array:
     return np.concatenate([[np.nan], values[1:]])
 
 
-def judged(world: World, folder: Path, subjects: list[Artefact], surprisal: Artefact, plus: list[str]) -> float:
+def judged(
+    world: World,
+    folder: Path,
+    subjects: list[Artefact],
+    surprisal: Artefact,
+    plus: list[str],
+    null: str = "residual_shift",
+) -> float:
     """The smallest corrected p of both tests over channels."""
     parts: dict[str, list[Array]] = {"trf": [], "permutations": []}
     for stage, run, config in (
         ("trf", trf.run, world.config()),
-        ("permutations", permutation.run, world.null_config(40)),
+        ("permutations", permutation.run, {**world.null_config(40), "null": null}),
     ):
         cells = [cell_of(world, folder / "-".join(plus), stage, eeg, 0.0, config, plus) for eeg in subjects]
         cells = [replace(cell, inputs={**cell.inputs, "surprisal": surprisal}) for cell in cells]
@@ -141,6 +149,28 @@ def test_what_is_change_of_the_latents_alone_is_not_claimed_beside_their_step(tm
     assert judged(world, tmp_path, subjects, nearly, ["latent_step"]) > 0.05
     with pytest.raises(TaskError, match=r"the reduced model explains IC wholly \(it leaves over .*e-\d+ of its SD\)"):
         judged(world, tmp_path, subjects, exactly, ["latent_step"])
+
+
+def test_values_among_onsets_are_told_apart_from_what_stands_beside_them(tmp_path: Path) -> None:
+    """However small a part of the features' variance the step is, its own values at onsets are always explained."""
+    world = World(n_pieces=3, seconds=16)
+    heights = {piece: numpy_stream("heights", piece).normal(size=world.n_samples) for piece in world.pieces}
+    counts = {piece: (world.features[f"{piece}/onsets"][:, 0] > 0).astype(np.int64) for piece in world.pieces}
+    values = {piece: 1e-3 * heights[piece] * counts[piece] for piece in world.pieces}
+    reduced = {p: np.column_stack([own, values[p]]) for p, own in world.standard_reduced().items()}
+    regressor = Regressor({p: 1e3 * own for p, own in values.items()}, dict.fromkeys(world.pieces, np.ones(1, bool)))
+    sd = np.concatenate(list(regressor.values.values())).std()
+    left = [
+        np.concatenate(list(OnsetExplainer(reduced, counts, 12, n).split(regressor).residual.values())).std() / sd
+        for n in (0, 1)
+    ]
+    assert left[0] > 0.5
+    assert left[1] < 1e-9
+    surprisal = world.surprisal_artefact(
+        0.0, {piece: 100 + own.values for piece, own in read_latent_step(latents_artefact(world)).items()}
+    )
+    with pytest.raises(TaskError, match="the reduced model explains IC wholly"):
+        judged(world, tmp_path, [world.eeg("S01")], surprisal, ["latent_step"], "onset_values")
 
 
 def test_cells_share_a_reduced_model_only_where_it_reads_the_same(tmp_path: Path) -> None:
