@@ -70,6 +70,21 @@ class Science(Config):
             raise ValueError("pitch: null leaves nothing that simulated listeners could answer to; remove one of both")
         return self
 
+    @model_validator(mode="after")
+    def _ic_null_differs_from_ic(self) -> Science:
+        asked = self.eeg is not None and any("ic_null" in model.plus for model in self.eeg.trf.models)
+        if asked and self.surprisal.context == "none":
+            raise ValueError(
+                "eeg.trf.models: plus: ic_null is IC without context, and with surprisal.context none IC has none "
+                "either; leave out one of both"
+            )
+        if asked and self.flow.context_dropout == 0:
+            raise ValueError(
+                "eeg.trf.models: plus: ic_null needs a flow that learned to do without context; set "
+                "flow.context_dropout above 0, such as 0.1, or leave ic_null out"
+            )
+        return self
+
 
 class StageRequest(Config):
     """What one process of a stage asks of a node; `custom` names resources that the node types offer."""
@@ -180,8 +195,8 @@ SHARED = ("data", "surprisal.noise_levels", "causal_audit", "solver_audit", "rec
 
 
 def _need_one_family(variants: Sequence[Science]) -> None:
-    """A variant is a trained model; all variants meet the same material, levels and listeners, and one test."""
-    first, *others = [science.model_dump(mode="json") for science in variants]
+    """A variant is a trained model (in a band of EEG); all meet the same material, levels, listeners and one test."""
+    first, *others = [_without_band(science) for science in variants]
     for key in SHARED:
         for other in others:
             differs = _difference(key, _at(first, key), _at(other, key))
@@ -190,6 +205,14 @@ def _need_one_family(variants: Sequence[Science]) -> None:
                     f"{differs} differs between variants, but they are compared on the same material by one test; "
                     "give it one value, or make a study of its own"
                 )
+
+
+def _without_band(science: Science) -> dict[str, Any]:
+    """Without the one key of EEG in which variants may differ, eeg.preprocessing.band_hz."""
+    plain = science.model_dump(mode="json")
+    if plain["eeg"] is not None:
+        del plain["eeg"]["preprocessing"]["band_hz"]
+    return plain
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -263,8 +286,27 @@ def variant_name(science: Science, settings: Mapping[str, Any]) -> str:
     parts = [science.autoencoder.bottleneck, SHORT_NOISE[noise.applied_to]]
     if noise.applied_to != "none":
         parts.append(f"m={noise.logit_mean!r}")
-    parts += [f"{key}={value}" for key, value in settings.items()]
+    parts += [_band(science) if key == "band_hz" else f"{key}={value}" for key, value in settings.items()]
     return " ".join(parts)
+
+
+def _band(science: Science) -> str:
+    """The band of a study's EEG, as names have it."""
+    if science.eeg is None:
+        return ""
+    low, high = science.eeg.preprocessing.band_hz
+    return f"{low:g}-{high:g} Hz"
+
+
+def trained_name(variant: str, science: Science) -> str:
+    """A variant's name without the band of its EEG: variants that differ in that alone share their models."""
+    return variant.replace(band_suffix(variant, science), "", 1)
+
+
+def band_suffix(variant: str, science: Science) -> str:
+    """The part of a variant's name that says its band of EEG, with a space before it; empty where none is swept."""
+    band = f" {_band(science)}"
+    return band if f"{band} " in f"{variant} " and band != " " else ""
 
 
 def _name_among(taken: Mapping[str, Science], science: Science, settings: Mapping[str, Any]) -> str:

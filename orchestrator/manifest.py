@@ -77,6 +77,9 @@ def resolve_also(manifest: Manifest, variants: Iterable[Science], ledger: Storag
         cnd = science.eeg.cnd if science.eeg is not None else None
         if cnd is not None and cnd.path not in manifest.subjects:
             _resolve_cnd(manifest, fingerprints, cnd)
+        for path in _own_features(science):
+            if ("features", path) not in manifest.files:
+                _resolve_features(manifest, fingerprints, path)
         raw = science.eeg.raw if science.eeg is not None else None
         if raw is not None and (raw.path, raw.events) not in manifest.raw:
             _resolve_raw(manifest, fingerprints, raw)
@@ -99,6 +102,25 @@ def _resolve_folder(manifest: Manifest, fingerprints: Fingerprints, source: str,
     manifest.files[source, path] = tuple(file for file in described if file is not None)
     if found and not manifest.files[source, path]:
         manifest.missing.setdefault(path, f"{path}: none of its {len(found)} {source} files can be read")
+
+
+def _own_features(science: Science) -> list[str]:
+    """Where features of one's own lie that a model asks for."""
+    trf = science.eeg.trf if science.eeg is not None else None
+    wanted = {name for model in trf.models for name in model.parts} if trf is not None else set()
+    return [own.path for name, own in trf.features.items() if name in wanted] if trf is not None else []
+
+
+def _resolve_features(manifest: Manifest, fingerprints: Fingerprints, path: str) -> None:
+    one = path.lower().endswith(".npz")
+    listed = _listed(manifest, path, (".npz",) if one else (".csv",), "no such file or folder (eeg.trf.features)")
+    found = listed if one else [file for file in listed if _directly_in(file.path, path)]
+    described = (_described(manifest, fingerprints, file, path) for file in found)
+    manifest.files["features", path] = tuple(file for file in described if file is not None)
+    if not manifest.files["features", path]:
+        manifest.missing.setdefault(
+            path, f"{path}: no csv files in it (eeg.trf.features; one .npz file is allowed too)"
+        )
 
 
 def _resolve_cnd(manifest: Manifest, fingerprints: Fingerprints, cnd: CndConfig) -> None:

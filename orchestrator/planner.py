@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.experiment import Experiment, Science
+from orchestrator.experiment import Experiment, Science, trained_name
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.manifest import Manifest
 from orchestrator.planner_audit import plan_audit, plan_solver_audit
@@ -50,6 +51,14 @@ class Builder:
             self.cells[signature] = cell
         return signature
 
+    def tell_bands(self) -> None:
+        """Give subjects whose EEG is filtered in several bands names that say which."""
+        names = Counter(cell.name for cell in self.cells.values() if cell.stage == "eeg")
+        for signature, cell in self.cells.items():
+            if cell.stage == "eeg" and names[cell.name] > 1:
+                low, high = cell.config["preprocessing"]["band_hz"]
+                self.cells[signature] = replace(cell, name=f"{cell.name} {low:g}-{high:g} Hz")
+
     def note(self, sentence: str) -> None:
         """Say once what the study leaves out, and why."""
         self.notes[sentence] = None
@@ -63,12 +72,14 @@ def build(experiment: Experiment, manifest: Manifest) -> Graph:
 def build_variants(variants: Mapping[str, Science], manifest: Manifest) -> Graph:
     """All cells of some variants, parents before children."""
     builder = Builder(manifest)
-    planned = {name: _plan_variant(builder, name, science) for name, science in variants.items()}
+    trained = {name: trained_name(name, science) for name, science in variants.items()}
+    planned = {name: _plan_variant(builder, trained[name], science) for name, science in variants.items()}
     for name, science in variants.items():
         if science.eeg is not None:
             plan_eeg(builder, name, science, planned[name])
     plan_canaries(builder, variants, planned)
     plan_group(builder, variants)
+    builder.tell_bands()
     return Graph(builder.cells, tuple(builder.notes))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.experiment import Science
-from orchestrator.planner_eeg import Planned, model_name, models_of, plan_fit, plan_simulated, without
+from orchestrator.experiment import Science, trained_name
+from orchestrator.planner_beside import plan_beside
+from orchestrator.planner_eeg import Planned, models_of, plan_fit, plan_simulated, without
 from tasks.eeg.config import CanariesConfig
 
 if TYPE_CHECKING:
@@ -35,9 +36,13 @@ def plan_canaries(builder: Builder, variants: Mapping[str, Science], planned: Ma
         builder.note("canaries: left out (no model of eeg.trf.models is tested)")
         return
     level = _canary_level(settings, science)
+    made = {
+        **planned[variant],
+        **plan_beside(builder, trained_name(variant, science), science, planned[variant], [model]),
+    }
     fits = [
-        plan_fit(builder, science, planned[variant], variant, level, model, f"canary-{kind}", eeg)
-        for kind, eeg in _plan_canary_eeg(builder, science, planned[variant], settings, level).items()
+        plan_fit(builder, science, made, variant, level, model, f"canary-{kind}", eeg)
+        for kind, eeg in _plan_canary_eeg(builder, science, made, settings, level).items()
     ]
     blocks = tuple(block for fit in fits for block in fit.permutations)
     listeners = [
@@ -57,7 +62,7 @@ def plan_canaries(builder: Builder, variants: Mapping[str, Science], planned: Ma
         "listeners": listeners,
     }
     inputs = {"trf": tuple(fit.trf for fit in fits), "permutations": blocks, "eeg": tuple(fit.eeg for fit in fits)}
-    builder.add("canaries", "canaries", config, inputs, {"model": model_name(model)})
+    builder.add("canaries", "canaries", config, inputs, {"model": model.name})
 
 
 def _plan_canary_eeg(

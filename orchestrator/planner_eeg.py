@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.experiment import Science
+from orchestrator.experiment import Science, band_suffix, trained_name
 from orchestrator.graph import CellSpec
+from orchestrator.planner_beside import inputs_beside, plan_beside
 from orchestrator.planner_raw import plan_raw
 from orchestrator.signature import canonical, sign
 from orchestrator.stages import STAGES
@@ -43,18 +44,23 @@ def plan_eeg(builder: Builder, variant: str, science: Science, made: Planned) ->
     assert science.eeg is not None
     subjects = _plan_subjects(builder, science, made)
     if science.eeg.simulation is not None:
-        _plan_true_driver(builder, science, made, subjects)
-    for model in models_of(builder, science):
+        _plan_true_driver(builder, variant, science, made, subjects)
+    models = models_of(builder, science)
+    made = {**made, **plan_beside(builder, trained_name(variant, science), science, made, models)}
+    for model in models:
         for level in science.surprisal.noise_levels:
             for subject, eeg in subjects.items():
                 plan_fit(builder, science, made, variant, level, model, subject, eeg)
 
 
-def _plan_true_driver(builder: Builder, science: Science, made: Planned, subjects: Mapping[str, str]) -> None:
+def _plan_true_driver(
+    builder: Builder, variant: str, science: Science, made: Planned, subjects: Mapping[str, str]
+) -> None:
     """What a perfect IC would earn: the planted pitch surprisal itself in its place. The size of the planted effect."""
     assert science.eeg is not None
+    driver = TRUE_DRIVER + band_suffix(variant, science)
     for subject, eeg in subjects.items():
-        labels = {"variant": TRUE_DRIVER, "subject": subject, "model": TRUE_DRIVER_MODEL, "tested": "false"}
+        labels = {"variant": driver, "subject": subject, "model": TRUE_DRIVER_MODEL, "tested": "false"}
         inputs = {
             "eeg": eeg,
             "features": _plan_features(builder, science.eeg, made),
@@ -62,7 +68,7 @@ def _plan_true_driver(builder: Builder, science: Science, made: Planned, subject
             "pitch_surprisal": made["pitch_surprisal stimuli"],
         }
         config = _trf_config(science.eeg, {"reduced": "acoustic_plus", "regressor": "driver"})
-        builder.add("trf", f"trf {subject} {TRUE_DRIVER}", config, inputs, labels)
+        builder.add("trf", f"trf {subject} {driver}", config, inputs, labels)
 
 
 def without(config: Config, *listed: str) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def without(config: Config, *listed: str) -> dict[str, Any]:
 
 def _trf_config(settings: EegConfig, model: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "trf": without(settings.trf, "models"),
+        "trf": without(settings.trf, "models", "features"),
         "model": dict(model),
         "sample_rate_hz": settings.preprocessing.sample_rate_hz,
     }
@@ -86,7 +92,7 @@ def models_of(builder: Builder, science: Science) -> list[ModelConfig]:
         models = [model for model in models if model.regressor != "onset"]
         said = "eeg.trf.models: regressor onset left out (the stimuli have no notes)"
         if not any(model.tested for model in models):
-            models = [model.model_copy(update={"tested": model.reduced == "acoustic_plus"}) for model in models]
+            models = [model.model_copy(update={"tested": "acoustic_plus" in model.parts}) for model in models]
             said += "; acoustic_plus with hold is tested instead"
             if science.eeg.permutations.null == "onset_values":
                 raise ValueError(
@@ -97,10 +103,6 @@ def models_of(builder: Builder, science: Science) -> list[ModelConfig]:
     if not any(model.tested for model in models):
         builder.note("eeg.trf.models: none is tested, so there are no p-values and no claims")
     return models
-
-
-def model_name(model: ModelConfig) -> str:
-    return f"{model.reduced}/{model.regressor}"
 
 
 def _plan_features(builder: Builder, eeg: EegConfig, made: Planned) -> str:
@@ -187,20 +189,23 @@ def plan_fit(
     config = _trf_config(settings, without(model, "tested"))
     if subject in ONE_CHANNEL_LISTENERS:
         config["lambda_per"] = "channel"
-    inputs = {
+    inputs: dict[str, str | tuple[str, ...]] = {
         "eeg": eeg,
         "features": _plan_features(builder, settings, made),
         "corpus": made["corpus stimuli"],
         "surprisal": made[f"surprisal stimuli {level!r}"],
     }
+    inputs |= inputs_beside(model, made, level)
     labels = {
         "variant": variant,
         "noise_level": repr(level),
         "subject": subject,
-        "model": model_name(model),
+        "model": model.name,
         "tested": "true" if model.tested else "false",
     }
-    title = f"{subject} {variant} s={level!r} {model_name(model)}"
+    if (trained := trained_name(variant, science)) != variant:
+        labels["trained"] = trained
+    title = f"{subject} {variant} s={level!r} {model.name}"
     fitted = builder.add("trf", f"trf {title}", config, inputs, labels)
     blocks = []
     for first in range(0, settings.permutations.n if model.tested else 0, settings.permutations.block):
@@ -213,7 +218,7 @@ def plan_fit(
         }
         block = {**labels, "block": str(first)}
         blocks.append(builder.add("permutations", f"permutations {first}.. {title}", null, inputs, block))
-    return Fit(subject, variant, level, model_name(model), eeg, fitted, tuple(blocks))
+    return Fit(subject, variant, level, model.name, eeg, fitted, tuple(blocks))
 
 
 def plan_group(builder: Builder, variants: Mapping[str, Science]) -> None:
@@ -224,7 +229,7 @@ def plan_group(builder: Builder, variants: Mapping[str, Science]) -> None:
         builder.note("eeg, features, trf, permutations, group, canaries: left out (the study has no eeg section)")
         return
     for model in models_of(builder, science):
-        name = model_name(model)
+        name = model.name
         fits = [cell for cell in cells if cell.stage == "trf" and cell.labels["model"] == name]
         fits = [cell for cell in fits if not cell.labels["subject"].startswith("canary-")]
         blocks: dict[tuple[str, ...], list[str]] = {}

@@ -47,7 +47,7 @@ class Stage:
 
 
 _TRAINED = "codec.safetensors (weights), codec.json (architecture, latent mean and SD), curve.csv"
-_FITTED = "eeg, features, corpus and surprisal of the stimuli (true driver: their pitch_surprisal)"
+_FITTED = "eeg, features, corpus, surprisal of the stimuli (true driver: pitch_surprisal); latents where a model asks"
 
 _ROWS = (
     Stage(
@@ -164,9 +164,9 @@ _ROWS = (
     Stage(
         "features",
         "tasks.eeg.features:run",
-        cell="acoustic features of the stimuli at the EEG's rate",
+        cell="acoustic features of the stimuli at the EEG's rate, or a feature of one's own",
         inputs="corpus of the stimuli",
-        files="features.safetensors: spectrogram (T, 8), derivative (T, 8), onsets (T, 1), envelope (T, 1)",
+        files="features.safetensors: spectrogram, derivative (T, 8), onsets, envelope (T, 1), or one's own (T, series)",
         metrics="n_recordings, seconds",
     ),
     Stage(

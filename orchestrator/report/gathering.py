@@ -38,6 +38,7 @@ def gather(graph: Graph, ledger: Ledger, study: str, states: States | None = Non
     reader = _Reader(graph, ledger, states)
     variants = tuple(dict.fromkeys(cell.labels["variant"] for cell in graph if "variant" in cell.labels))
     arms = {c.labels["variant"]: c.config for c in graph if c.stage == "autoencoder" and "variant" in c.labels}
+    arms |= {c.labels["variant"]: arms[c.labels["trained"]] for c in graph if c.labels.get("trained") in arms}
     groups = tuple(filter(None, map(reader.group, reader.done("group"))))
     canaries = next(filter(None, map(reader.canaries, reader.done("canaries"))), None)
     subjects = reader.subjects()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from orchestrator.planner_eeg import TRUE_DRIVER_MODEL
+from orchestrator.planner_eeg import TRUE_DRIVER, TRUE_DRIVER_MODEL
 from orchestrator.report import eeg_tables, pitch_tables
 from orchestrator.report.results import Condition, Group, Results
 from tasks.eeg.maxima import least_subjects
@@ -53,12 +53,17 @@ def _of_listeners(results: Results) -> tuple[str, ...]:
 
 def _true_driver(results: Results) -> list[str]:
     """What the planted response is worth: where little of a large effect is found, the IC is poor, not the test."""
-    gains = [score.metrics.get("delta_r") for score in results.subjects if score.model == TRUE_DRIVER_MODEL]
-    values = [float(gain) for gain in gains if isinstance(gain, int | float)]
-    if len(values) < 2:
-        return []
-    mean, se = statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
-    return [f"With the planted pitch surprisal in IC's place Δr is {mean:+.4f} ± {se:.4f}: the most there is to find."]
+    by_band: dict[str, list[float]] = {}
+    for score in results.subjects:
+        gain = score.metrics.get("delta_r")
+        if score.model == TRUE_DRIVER_MODEL and isinstance(gain, int | float):
+            by_band.setdefault(score.variant.removeprefix(TRUE_DRIVER), []).append(float(gain))
+    return [
+        f"With the planted pitch surprisal in IC's place Δr is {statistics.mean(gains):+.4f} ± "
+        f"{statistics.stdev(gains) / len(gains) ** 0.5:.4f}{f' at{band}' if band else ''}: the most there is to find."
+        for band, gains in by_band.items()
+        if len(gains) > 1
+    ]
 
 
 def _without_group(results: Results) -> tuple[str, ...]:

@@ -201,10 +201,10 @@ def _eeg(results: Results) -> str:
         return ""
     who = "simulated listeners (SIMULATED: they answer to planted pitch surprisal, never to a variant's IC)"
     text = f"EEG of {group.n_subjects} {who if results.simulated else 'subjects'}"
-    band = next(iter(_values(results, "eeg", "preprocessing", "band_hz")), None)
+    bands = [f"{float(low):g}-{float(high):g}" for low, high in _values(results, "eeg", "preprocessing", "band_hz")]
     rate = next(iter(_values(results, "eeg", "preprocessing", "sample_rate_hz")), None)
-    if band and rate:
-        text += f", {float(band[0]):g}-{float(band[1]):g} Hz at {rate} Hz,"
+    if bands and rate:
+        text += f", {' and '.join(bands)} Hz at {rate} Hz,"
     trf: Any = next(iter(_values(results, "trf", "trf")), {})
     text += " was modelled by ridge TRFs"
     if "lag_min_s" in trf:

@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tasks.config import Config, Distinct
+from tasks.eeg.feature_config import ACOUSTICS, OF_LATENTS, FeatureConfig, Names
 
 Lag = Annotated[float, Field(ge=-5, le=5)]
 MAX_BLOCKS = 1000
 Null = Literal["residual_shift", "onset_values", "circular_shift", "across_pieces", "sample_shuffle", "phase_scramble"]
 Positive = Annotated[float, Field(gt=0)]
+FeatureName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
 
 class SimulationConfig(Config):
@@ -89,23 +91,51 @@ class PreprocessingConfig(Config):
 class ModelConfig(Config):
     """A comparison: the reduced model, and the form in which IC joins it.
 
-    Only a model with `tested` gets permutations, p-values and a place in the correction; ``envelope`` alone is the
-    paper's reduced model and carries no claim: it leaves compressed acoustics to IC.
+    `reduced` is ``acoustic_plus``, ``envelope`` or a feature of one's own (`TrfConfig.features`), and `plus` adds more
+    of them, ``ic_null`` (IC without context) or ``latent_step`` (how far the latents move from frame to frame).
+
+    Only a model with `tested` gets permutations, p-values and a place in the correction. Without ``acoustic_plus`` a
+    model carries no claim: it leaves acoustics to IC. ``envelope`` alone is the paper's reduced model.
     """
 
-    reduced: Literal["acoustic_plus", "envelope"]
+    reduced: str
     regressor: Literal["hold", "onset"]
     tested: bool = False
+    plus: Names = Field((), json_schema_extra={"neutral": []})
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """All of the reduced model by name."""
+        return (self.reduced, *self.plus)
+
+    @property
+    def name(self) -> str:
+        """What tables and cells call the model."""
+        return f"{'+'.join(self.parts)}/{self.regressor}"
+
+    @model_validator(mode="after")
+    def _parts_once(self) -> ModelConfig:
+        if self.reduced in OF_LATENTS:
+            raise ValueError(f"reduced: {self.reduced} joins acoustic features: name it in plus")
+        if self.reduced in self.plus:
+            raise ValueError(f"plus: {self.reduced} is the reduced model already; leave it out of plus")
+        return self
 
     @model_validator(mode="after")
     def _claim_needs_acoustics(self) -> ModelConfig:
-        if self.tested and self.reduced == "envelope":
-            raise ValueError("tested: a model against envelope alone carries no claim; allowed for acoustic_plus only")
+        if self.tested and "acoustic_plus" not in self.parts:
+            raise ValueError(
+                f"tested: a model against {' and '.join(self.parts)} alone carries no claim; allowed for acoustic_plus "
+                "only"
+            )
         return self
 
 
 class TrfConfig(Config):
-    """Forward ridge TRF: lags in seconds, lambda relative to the number of training samples, folds by piece."""
+    """Forward ridge TRF: lags in seconds, lambda relative to the number of training samples, folds by piece.
+
+    `features` are one's own, by the names that models call them by.
+    """
 
     lag_min_s: Lag = -0.05
     lag_max_s: Lag = 0.35
@@ -115,10 +145,29 @@ class TrfConfig(Config):
         ModelConfig(reduced="acoustic_plus", regressor="hold"),
         ModelConfig(reduced="envelope", regressor="hold"),
     )
+    features: dict[FeatureName, FeatureConfig] = Field(default_factory=dict, json_schema_extra={"neutral": {}})
+
+    @model_validator(mode="after")
+    def _features_are_known(self) -> TrfConfig:
+        taken = next((name for name in self.features if name in (*ACOUSTICS, *OF_LATENTS)), None)
+        if taken is not None:
+            raise ValueError(f"features.{taken}: that name is taken; give the feature another")
+        for model in self.models:
+            for key, names, allowed in (
+                ("reduced", (model.reduced,), (*ACOUSTICS, *self.features)),
+                ("plus", model.plus, (*ACOUSTICS, *OF_LATENTS, *self.features)),
+            ):
+                unknown = next((name for name in names if name not in allowed), None)
+                if unknown is not None:
+                    raise ValueError(
+                        f"models: {key}: {unknown!r} is no feature; allowed: {', '.join(allowed)}, and what "
+                        "eeg.trf.features names"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _models_differ(self) -> TrfConfig:
-        names = [f"{model.reduced} with {model.regressor}" for model in self.models]
+        names = [f"{' and '.join(model.parts)} with {model.regressor}" for model in self.models]
         twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
         if twice is not None:
             raise ValueError(f"models: {twice} is given twice; each pair of reduced and regressor is allowed once")

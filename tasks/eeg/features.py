@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from safetensors.numpy import save_file
 from scipy import fft, signal
 
@@ -19,6 +20,8 @@ from tasks.audio.config import SAMPLE_RATE_HZ
 from tasks.audio.recording import Recording, load_audio, recordings
 from tasks.config import Config
 from tasks.contract import Artefact, Cell, Context, OpenFile, Result, TaskError
+from tasks.eeg.feature_config import OwnFeature
+from tasks.eeg.own_features import read_own
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,9 +35,10 @@ _BLOCK = 1024
 
 
 class FeaturesConfig(Config):
-    """The config of the stage `features`: the sample rate of the EEG, in samples per second."""
+    """The config of the stage `features`: samples per second of the EEG; `own` is a feature of one's own instead."""
 
     sample_rate_hz: int
+    own: OwnFeature | None = Field(None, json_schema_extra={"neutral": None})
 
 
 def n_eeg_samples(n_audio_samples: int, rate: int) -> int:
@@ -180,31 +184,50 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     """Stage `features`: spectrogram, its rises, onsets and envelope of every stimulus at the EEG's rate.
 
     Writes ``features.safetensors`` ("<id>/spectrogram" (T, 8), "<id>/derivative" (T, 8), "<id>/onsets" (T, 1),
-    "<id>/envelope" (T, 1), float64) and ``features.json``.
+    "<id>/envelope" (T, 1), float64) and ``features.json``. A cell of a feature of one's own has "<id>/<name>" (T, F)
+    instead, and its name in the table.
 
     Parameters
     ----------
     cells : sequence of Cell
-        Config as `FeaturesConfig`; input ``corpus`` (the stimuli).
+        Config as `FeaturesConfig`; input ``corpus`` (the stimuli); places of the files of a feature of one's own.
     context : Context
-        Opens recordings that lie outside the ledger.
+        Opens recordings and other files that lie outside the ledger.
 
     Yields
     ------
     Result
-        Metrics n_recordings and seconds (of all recordings together).
+        Metrics n_recordings, seconds (of all recordings together) and, of a feature of one's own, skipped (files that
+        belong to no stimulus).
     """
     for done, cell in enumerate(cells):
-        rate = FeaturesConfig.of_signed(cell.config).sample_rate_hz
+        config = FeaturesConfig.of_signed(cell.config)
+        rate, about, metrics = config.sample_rate_hz, {}, {}
         try:
-            arrays, lengths = _features(cell.input("corpus"), rate, context.open_file)
+            if config.own is None:
+                arrays, lengths = _features(cell.input("corpus"), rate, context.open_file)
+            else:
+                arrays, lengths, unused = _own(cell, config.own, rate, context.open_file)
+                about, metrics = {"own": config.own.name}, {"skipped": unused[:20]}
         except TaskError as error:
             yield Result(cell.signature, failure=str(error))
             continue
         save_file(
             {key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)}, cell.out_dir / "features.safetensors"
         )
-        table = {"sample_rate_hz": rate, "recordings": {name: {"n_samples": n} for name, n in lengths.items()}}
+        table = {"sample_rate_hz": rate, "recordings": {name: {"n_samples": n} for name, n in lengths.items()}, **about}
         (cell.out_dir / "features.json").write_text(json.dumps(table, sort_keys=True), encoding="utf-8")
         context.progress(done + 1, len(cells), {})
-        yield Result(cell.signature, metrics={"n_recordings": len(lengths), "seconds": sum(lengths.values()) / rate})
+        seconds = sum(lengths.values()) / rate
+        yield Result(cell.signature, metrics={"n_recordings": len(lengths), "seconds": seconds, **metrics})
+
+
+def _own(
+    cell: Cell, own: OwnFeature, rate: int, open_file: OpenFile
+) -> tuple[dict[str, Floats], dict[str, int], list[str]]:
+    stimuli = recordings(cell.input("corpus"))
+    if not stimuli:
+        raise TaskError("the stimuli have no recording: features need at least one")
+    found, unused = read_own(own, cell.places, stimuli, rate, open_file)
+    lengths = {key: len(values) for key, values in found.items()}
+    return {f"{key}/{own.name}": values for key, values in found.items()}, lengths, unused

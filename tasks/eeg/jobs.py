@@ -17,7 +17,8 @@ from tasks.contract import Artefact, Cell, TaskError
 from tasks.eeg.config import TrfConfig
 from tasks.eeg.folds import Folds, Heard, make_folds, prepare
 from tasks.eeg.lags import Lagged, lag_samples
-from tasks.eeg.regressors import FitModel, Regressor, read_reduced, read_regressor
+from tasks.eeg.reduced import inputs_of, read_parts
+from tasks.eeg.regressors import FitModel, Regressor, read_regressor
 from tasks.eeg.sufficient import Layout, Part, reduced_sums, response_sums
 
 Floats = npt.NDArray[np.float64]
@@ -81,15 +82,15 @@ def read_subject(eeg: Artefact, pieces: Mapping[str, str], lengths: Mapping[str,
 
 
 class Bench:
-    """Stimuli, folds and subjects of one (features, corpus, model, TRF setting); each is read and prepared once."""
+    """Stimuli, folds and subjects of one (reduced model with its inputs, TRF setting); each is prepared once."""
 
     def __init__(self, cell: Cell, config: FitConfig) -> None:
         rate, trf = config.sample_rate_hz, config.trf
         self.config = config
         self.lags = lag_samples(trf.lag_min_s, trf.lag_max_s, rate)
         self.recordings = {recording.id: recording for recording in recordings(cell.input("corpus"))}
-        self.reduced = read_reduced(cell.input("features"), config.model.reduced, rate)
-        self.lengths = {key: len(values) for key, values in self.reduced.items() if key in self.recordings}
+        self.reduced = read_parts(cell, config.model, self.recordings, rate)
+        self.lengths = {key: len(values) for key, values in self.reduced.items()}
         self.design = {key: Lagged(self.reduced[key], self.lags) for key in self.lengths}
         self._folds: dict[Layout, Folds] = {}
         self._heard: dict[tuple[str, Layout], Heard] = {}
@@ -134,12 +135,16 @@ class Bench:
 
 
 def _identity(cell: Cell, config: Mapping[str, Any]) -> str:
-    inputs = [cell.input(role).signature for role in ("features", "corpus")]
+    roles = inputs_of(FitModel.of_signed(config["model"]))
+    inputs = [[found.signature for found in cell.collection(role)] for role in roles]
     return json.dumps([inputs, config], sort_keys=True)
 
 
 def by_bench(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
-    """Cells that share features, corpus and config, in the order in which they came."""
+    """Cells that share config, corpus and all that the reduced model is read from, in the order in which they came.
+
+    With ``ic_null`` each variant and noise level is by itself, with ``latent_step`` each variant.
+    """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(_identity(cell, cell.config), []).append(cell)

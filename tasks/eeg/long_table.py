@@ -24,7 +24,7 @@ def long_csv(config: GroupConfig, table: Table) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
-    model = f"{config.model.reduced}/{config.model.regressor}"
+    model = config.model.name
     expected = None if table.null is None else table.null.mean(axis=1)
     common = {channel: place for place, channel in enumerate(table.channels)}
     for number, condition in enumerate(config.conditions):

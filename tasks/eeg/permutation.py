@@ -25,8 +25,9 @@ from tasks.eeg.draws import Source
 from tasks.eeg.folds import Folds
 from tasks.eeg.jobs import Bench, FitConfig, Listening, by_bench, by_layout, by_level
 from tasks.eeg.nested import reduced_scores
+from tasks.eeg.reduced import n_beside
 from tasks.eeg.regressors import Regressor
-from tasks.eeg.residual import Explainer, OnsetExplainer
+from tasks.eeg.residual import Explainer, OnsetExplainer, check_left
 from tasks.eeg.shift_sums import shift_sums
 from tasks.eeg.sufficient import regressor_sums
 from tasks.eeg.tiles import TILE, permuted_r, whole_tiles
@@ -135,8 +136,12 @@ def _source(bench: Bench, config: PermutationConfig, explainers: Explainers, reg
     if config.null in nulls.CALIBRATED:
         if usable not in explainers:
             reduced = {key: bench.reduced[key] for key in usable}
-            explainers[usable] = OnsetExplainer(reduced, counts, n_lags) if counts else Explainer(reduced, n_lags)
+            if counts:
+                explainers[usable] = OnsetExplainer(reduced, counts, n_lags, n_beside(config.model))
+            else:
+                explainers[usable] = Explainer(reduced, n_lags)
         split = explainers[usable].split(regressor)
+        check_left(split, regressor)
     return Source(config.null, regressor, split, counts, config.seed, config.shift_min_s, n_lags, config.sample_rate_hz)
 
 

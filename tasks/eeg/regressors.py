@@ -9,12 +9,14 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from safetensors.numpy import load
 
 from tasks.alignment import FrameSeries, hold, impulses, note_ic
 from tasks.audio.recording import Recording
 from tasks.config import Config
 from tasks.contract import Artefact, TaskError
+from tasks.eeg.feature_config import Names
 from tasks.ic import IcSeries, read_ic
 from tasks.pitch import read_surprisal
 
@@ -34,9 +36,15 @@ class FitModel(Config):
     the planted effect, which IC can at best reach.
     """
 
-    reduced: Literal["acoustic_plus", "envelope"]
+    reduced: str
     regressor: Literal["hold", "onset", "driver"]
     tested: bool = False
+    plus: Names = Field((), json_schema_extra={"neutral": []})
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """All of the reduced model by name."""
+        return (self.reduced, *self.plus)
 
     @property
     def source(self) -> str:
@@ -115,8 +123,10 @@ def ic_regressor(
     notes: Mapping[str, Sequence[Sequence[float]] | None],
     form: str,
     sample_rate_hz: int,
+    name: str = "IC",
+    unit: str = "nats",
 ) -> Regressor:
-    """IC as a regressor.
+    """IC as a regressor, or another series with one value per latent frame.
 
     ``hold``: each sample has the IC of its frame; standardised over all samples that have one, the others are 0.
     ``onset``: an impulse at each note onset. Its height is the z-score, over all notes, of the mean IC of the onset's
@@ -132,19 +142,25 @@ def ic_regressor(
     notes : mapping of recording to notes (onset in s first), or None where they are unknown
     form : {"hold", "onset"}
     sample_rate_hz : int
+    name, unit : str
+        What messages call the series.
 
     Raises
     ------
     TaskError
-        If IC is constant, or notes are unknown where onsets are wanted.
+        If IC is constant, be it in one piece, or notes are unknown where onsets are wanted.
     """
     known = [key for key in sorted(lengths) if key in series]
     if not known:
-        raise TaskError("no stimulus has both acoustic features and IC; surprisal must be computed for the stimuli")
+        raise TaskError(
+            f"no stimulus has both acoustic features and {name}; surprisal must be computed for the stimuli"
+        )
     if form == "hold":
         held = {key: hold(series[key], sample_rate_hz, lengths[key]) for key in known}
         present = {key: np.isfinite(values) for key, values in held.items()}
-        return Regressor({key: np.nan_to_num(values, nan=0.0) for key, values in _z_scored(held).items()}, present)
+        scored = _z_scored(held, name, unit)
+        _check_pieces({key: series[key].values for key in known}, name, unit)
+        return Regressor({key: np.nan_to_num(values, nan=0.0) for key, values in scored.items()}, present)
     silent = [key for key in known if not notes.get(key)]
     if silent:
         raise TaskError(
@@ -152,7 +168,9 @@ def ic_regressor(
             "use stimuli rendered from melodies, or regressor: hold"
         )
     heights = {key: note_ic(series[key], notes[key] or (), "onset_and_next") for key in known}
-    return _at_onsets(_z_scored(heights), lengths, notes, sample_rate_hz)
+    scored = _z_scored(heights, name, unit)
+    _check_pieces({key: series[key].values for key in known}, name, unit)
+    return _at_onsets(scored, lengths, notes, sample_rate_hz)
 
 
 def driver_regressor(
@@ -219,6 +237,29 @@ def _z_scored(series: Mapping[str, Floats], name: str = "IC", unit: str = "nats"
             + ("; the flow or this noise level is degenerate" if unit == "nats" else "")
         )
     return {key: (values - finite.mean()) / scale for key, values in series.items()}
+
+
+def _check_pieces(series: Mapping[str, Floats], name: str, unit: str) -> None:
+    """Refuse a series that is constant in a piece: shifts of it would change nothing there.
+
+    Raises
+    ------
+    TaskError
+        Naming the pieces, and the value in the first of them.
+    """
+    still = {}
+    for key, values in series.items():
+        finite = values[np.isfinite(values)]
+        if finite.size > 1 and finite.std() <= FLAT_SD * np.abs(finite).max():
+            still[key] = finite
+    if still:
+        first, values = next(iter(still.items()))
+        rest = f" and {len(still) - 3} more" if len(still) > 3 else ""
+        raise TaskError(
+            f"{name} is constant in {', '.join(list(still)[:3])}{rest} ({values[0]:.6g} {unit} in each of the "
+            f"{values.size} frames of {first}), so nothing can follow it there; leave out these stimuli"
+            + (", or this noise level" if unit == "nats" else "")
+        )
 
 
 def whole_ic(surprisal: Artefact) -> dict[str, IcSeries]:

@@ -25,6 +25,9 @@ ONSETS_PER_COMPONENT = 4
 RANK_TOLERANCE = 1e-6
 """Components smaller than this share of the largest are rounding, or too small to be told from it."""
 
+LEAST_LEFT = 1e-3
+"""Less of IC than this share of its standard deviation is the ridge's rounding, no part of IC."""
+
 MIN_SHIFTS = 100
 """Fewer distinct shifts than this in a piece make too coarse a null distribution."""
 
@@ -76,7 +79,8 @@ class OnsetExplainer:
     It says which part of an onset's IC acoustics explain given that a note begins; the regression over all samples
     would also have to explain that there is nothing between onsets, and left over of that is what tells onsets from
     other samples. Lags are those of `Explainer`. The features count by their principal components, the largest first,
-    as many as a quarter of the onsets: with as many as onsets they would explain anything.
+    as many as a quarter of the onsets: with as many as onsets they would explain anything. What stands in for IC (its
+    values without context, the step of the latents) counts in any case, however little of the features' variance it is.
 
     Parameters
     ----------
@@ -85,15 +89,24 @@ class OnsetExplainer:
         Notes that begin at each sample.
     n_lags : int
         Of the TRF.
+    n_beside : int
+        So many of the last features stand in for IC.
     """
 
-    def __init__(self, reduced: Mapping[str, Floats], counts: Mapping[str, Counts], n_lags: int) -> None:
+    def __init__(
+        self, reduced: Mapping[str, Floats], counts: Mapping[str, Counts], n_lags: int, n_beside: int = 0
+    ) -> None:
         lags = np.arange(-(n_lags - 1), n_lags)
         self._where = {key: np.flatnonzero(own) for key, own in counts.items()}
         rows = np.concatenate([lagged(reduced[key], lags)[where] for key, where in self._where.items()])
-        basis, sizes, _ = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)
-        kept = min(len(rows) // ONSETS_PER_COMPONENT, int((sizes > RANK_TOLERANCE * sizes.max(initial=0.0)).sum()))
-        self._basis = basis[:, :kept]
+        rows -= rows.mean(axis=0)
+        if not n_beside:
+            self._basis = _components(rows, len(rows) // ONSETS_PER_COMPONENT)
+            return
+        heights = np.concatenate([reduced[key][where, -n_beside:] for key, where in self._where.items()])
+        first = _components(heights - heights.mean(axis=0), n_beside)
+        rest = _components(rows - first @ (first.T @ rows), max(len(rows) // ONSETS_PER_COMPONENT - first.shape[1], 0))
+        self._basis = np.concatenate([first, rest], axis=1)
 
     def split(self, regressor: Regressor) -> Split:
         """Fit and residual of `regressor`; the residual is 0 between onsets."""
@@ -106,6 +119,29 @@ class OnsetExplainer:
             fit[key][where] = explained[start : start + where.size]
             start += where.size
         return Split(fit, {key: regressor.values[key] - fit[key] for key in fit}, regressor.present)
+
+
+def _components(rows: Floats, most: int) -> Floats:
+    """Orthonormal columns, the largest principal components of centred rows first, shape (rows, at most `most`)."""
+    basis, sizes, _ = np.linalg.svd(rows, full_matrices=False)
+    return basis[:, : min(most, int((sizes > RANK_TOLERANCE * sizes.max(initial=0.0)).sum()))]
+
+
+def check_left(split: Split, regressor: Regressor) -> None:
+    """Refuse IC that the reduced model explains wholly: what is left is rounding, and so would be any difference.
+
+    Raises
+    ------
+    TaskError
+        If the residual's standard deviation is below `LEAST_LEFT` of that of IC.
+    """
+    left = np.concatenate([split.residual[key][present] for key, present in split.present.items()]).std()
+    whole = np.concatenate([regressor.values[key][present] for key, present in split.present.items()]).std()
+    if left < LEAST_LEFT * whole:
+        raise TaskError(
+            f"the reduced model explains IC wholly (it leaves over {left / whole:.1e} of its SD), so there is nothing "
+            "of IC alone to be tested; see the model's plus, or leave out this noise level"
+        )
 
 
 def shift_range(n_present: int, n_lags: int, shift_min_s: float, sample_rate_hz: float, piece: str) -> tuple[int, int]:

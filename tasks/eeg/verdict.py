@@ -23,7 +23,11 @@ def verdict(result: Mapping[str, Any]) -> str:
 
 
 def _features(result: Mapping[str, Any]) -> str:
-    return "the listed acoustic features" if result["model"]["reduced"] == "acoustic_plus" else "the envelope"
+    words = {"acoustic_plus": "the listed acoustic features", "envelope": "the envelope"}
+    words |= {"ic_null": "IC without context", "latent_step": "the step of the latents"}
+    names = [result["model"]["reduced"], *result["model"].get("plus", ())]
+    *rest, last = [words.get(name, name) for name in names]
+    return f"{', '.join(rest)} and {last}" if rest else last
 
 
 def _people(result: Mapping[str, Any]) -> str:

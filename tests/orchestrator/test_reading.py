@@ -214,3 +214,13 @@ def test_a_section_that_is_null_can_be_filled_from_the_command_line(tmp_path: Pa
 def test_mistakes_in_the_environment(monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
     monkeypatch.setenv(f"ORCHESTRATOR_{name}", value)
     assert words in mistake()
+
+
+def test_only_the_band_of_the_eeg_may_be_swept() -> None:
+    sweep = "sweep=[{autoencoder.bottleneck: [tanh], eeg.preprocessing.band_hz: [[1, 8], [0.5, 4.0]]}]"
+    loaded = load_experiment(DEMO, [sweep, "eeg.canaries=null", "autoencoder.latent_noise.applied_to=none"]).experiment
+    assert list(loaded.variants()) == ["tanh none 1-8 Hz", "tanh none 0.5-4 Hz"]
+    assert "eeg.preprocessing.bad_channel_std_ratio differs between variants" in mistake(
+        "sweep=[{eeg.preprocessing.bad_channel_std_ratio: [3, 4]}]"
+    )
+    assert "band_hz: 8-4 Hz must rise" in mistake("sweep=[{eeg.preprocessing.band_hz: [[8, 4]]}]")

@@ -47,8 +47,10 @@ def draw(results: Results) -> Figure | None:
         return None
     used = {condition.variant for group, *_ in rows for condition in group.conditions}
     columns = style.facets(results, tuple(used))
-    head = style.stamp_height(results) + 0.6
     width = 1.9 + 4.2 * len(columns)
+    letters = int(11.5 * (width - 0.9))
+    rows = [(group, textwrap.fill(title, letters), label, value) for group, title, label, value in rows]
+    head = style.stamp_height(results) + 0.6 + 0.17 * rows[0][1].count("\n")
     note = _note(results, [group for group, *_ in rows], width)
     foot = 0.72 + 0.14 * len(note)
     size = (width, head + foot - 0.8 + 3.2 * len(rows))
