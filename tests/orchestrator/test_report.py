@@ -11,7 +11,7 @@ import made_up_study
 import pytest
 
 from orchestrator.graph import CellSpec, Graph
-from orchestrator.planner_eeg import reduce
+from orchestrator.planner_eeg_group import reduce
 from orchestrator.report import build, solver_audit
 from orchestrator.report.figures import pitch_correlation, style
 from orchestrator.report.gathering import gather
