@@ -10,6 +10,9 @@ from orchestrator.graph import CellSpec
 from orchestrator.planner_eeg import Fit, model_name, models_of
 from orchestrator.signature import canonical, sign
 from orchestrator.stages import STAGES
+from tasks.eeg.config import EegConfig
+from tasks.eeg.lacking import listed
+from tasks.eeg.participants import NotCompared, of_subjects, two_values
 
 if TYPE_CHECKING:
     from orchestrator.planner import Builder
@@ -22,6 +25,7 @@ def plan_group(builder: Builder, variants: Mapping[str, Science]) -> None:
     if science is None or science.eeg is None:
         builder.note("eeg, features, trf, permutations, group, canaries: left out (the study has no eeg section)")
         return
+    participants, missing = _participants(builder, science.eeg, cells)
     for model in models_of(builder, science):
         name = model_name(model)
         fits = [cell for cell in cells if cell.stage == "trf" and cell.labels["model"] == name]
@@ -42,8 +46,34 @@ def plan_group(builder: Builder, variants: Mapping[str, Science]) -> None:
             )
             for cell in fits
         ]
-        config, inputs = _group_cell(model.signed(), science.eeg.alpha, entries, arms=_arms(variants))
-        builder.add("group", f"group {name}", config, inputs, {"model": name, "tested": str(model.tested).lower()})
+        config, inputs = _group_cell(model.signed(), science.eeg.alpha, entries, (), _arms(variants), participants)
+        labels = {"model": name, "tested": str(model.tested).lower()}
+        builder.add("group", f"group {name}", config, inputs, labels, missing)
+
+
+def _participants(
+    builder: Builder, eeg: EegConfig, cells: Sequence[CellSpec]
+) -> tuple[Mapping[str, Any] | None, str | None]:
+    """The column by which subjects are compared with its values for the study's own, or why it can't be had.
+
+    Another subject's row, or another column, changes nothing of it.
+    """
+    asked = eeg.participants
+    if asked is None:
+        return None, None
+    subjects = dict.fromkeys(cell.labels["subject"] for cell in cells if cell.stage == "eeg")
+    listeners = [name for name in subjects if not name.startswith("canary-")]
+    missing = builder.manifest.missing.get(asked.path)
+    values = of_subjects(listeners, builder.manifest.participants.get((asked.path, asked.column), {}))
+    if missing is None:
+        try:
+            two_values(asked.column, values)
+        except NotCompared as error:
+            raise ValueError(f"eeg.participants: {asked.path}: {error}") from None
+        without = [name for name in listeners if name not in values]
+        if without:
+            builder.note(f"eeg.participants: {asked.path}: no {asked.column} for {listed(without)}")
+    return {"column": asked.column, "values": values}, missing
 
 
 def _arms(variants: Mapping[str, Science]) -> list[dict[str, Any]]:
@@ -67,6 +97,7 @@ def _group_cell(
     fits: Sequence[Fit],
     missing: Sequence[Mapping[str, str]] = (),
     arms: Sequence[Mapping[str, Any]] = (),
+    participants: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
     trf = tuple(fit.trf for fit in fits)
     permutations = tuple(dict.fromkeys(block for fit in fits for block in fit.permutations))
@@ -88,6 +119,8 @@ def _group_cell(
     config = {"model": dict(model), "alpha": alpha, "conditions": listed, "missing": [dict(item) for item in missing]}
     if arms:
         config["arms"] = [dict(item) for item in arms]
+    if participants is not None:
+        config["participants"] = dict(participants)
     return config, {"trf": trf, "permutations": permutations, "eeg": eeg}
 
 
@@ -119,7 +152,8 @@ def reduce(cell: CellSpec, failed: Mapping[str, str]) -> CellSpec | None:
         return None
     named = [{"subject": subject, "reason": reason} for subject, reason in missing.items()]
     alpha, arms = float(cell.config["alpha"]), cell.config.get("arms", ())
-    config, inputs = _group_cell(cell.config["model"], alpha, fits, _by_subject(named, fits), arms)
+    participants = cell.config.get("participants")
+    config, inputs = _group_cell(cell.config["model"], alpha, fits, _by_subject(named, fits), arms, participants)
     signature = sign(cell.stage, STAGES[cell.stage].version, config, inputs)
     return CellSpec(cell.stage, cell.name, canonical(config), inputs, signature, cell.labels)
 
