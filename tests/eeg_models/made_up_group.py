@@ -28,6 +28,9 @@ class Study:
         self.names = [f"S{number + 1:02d}" for number in range(len(gain))]
         self.channels = channels or [CHANNELS] * len(gain)
         self.removed: dict[str, list[str]] = {}
+        self.participants: dict[str, Any] | None = None
+        self.sources: list[Artefact] | None = None
+        self.kernel, self.lags_s = np.zeros((2, gain.shape[-1])), np.zeros(2)
         self.spots: list[list[float]] | None = [[0.0, 0.0, float(place)] for place in range(len(self.channels[0]))]
         self.trf: list[Artefact] = []
         self.permutations: list[Artefact] = []
@@ -50,17 +53,13 @@ class Study:
 
     def _fit(self, subject: int, level: float, gain: Array) -> Artefact:
         reduced = np.full((4, gain.size), 0.05)
-        arrays = {
-            "r_full": reduced + gain,
-            "r_reduced": reduced,
-            "kernel": np.zeros((2, gain.size)),
-            "lags_s": np.zeros(2),
-        }
         name, channels = self.names[subject], list(self.channels[subject])
 
         def read(file: str) -> io.BytesIO:
+            kernel = np.ascontiguousarray(self.kernel[:, : gain.size])
+            fitted = {"r_full": reduced + gain, "r_reduced": reduced, "kernel": kernel, "lags_s": self.lags_s}
             table = {"subject": name, "pieces": list(self.pieces.get((name, level), "abcd")), "channels": channels}
-            return io.BytesIO(save(arrays) if file == "trf.safetensors" else json.dumps(table).encode())
+            return io.BytesIO(save(fitted) if file == "trf.safetensors" else json.dumps(table).encode())
 
         return Artefact(f"t{len(self.trf)}", "trf", {}, {}, read)
 
@@ -87,8 +86,13 @@ class Study:
             "conditions": self.conditions,
             "missing": list(missing),
             "arms": list(arms),
+            **({} if self.participants is None else {"participants": self.participants}),
         }
-        inputs = {"trf": tuple(self.trf), "eeg": tuple(self.eeg(simulated)), "permutations": tuple(self.permutations)}
+        inputs = {
+            "trf": tuple(self.trf),
+            "eeg": tuple(self.sources or self.eeg(simulated)),
+            "permutations": tuple(self.permutations),
+        }
         folder.mkdir(exist_ok=True)
         [result] = run([Cell("g", "group", config, inputs, folder)], Context())
         written = folder / "group.json"
