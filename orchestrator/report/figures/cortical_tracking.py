@@ -78,7 +78,7 @@ def _note(results: Results, groups: list[Group], width: float) -> list[str]:
     most = max(groups, key=lambda group: group.n_subjects)
     who = people(results, most).replace("listeners", "simulated listeners")
     text = f"Mean over {who}; median over channels of the mean over pieces. "
-    text += "Bars: 95 % intervals (bootstrap over subjects). Thin: each subject. "
+    text += "Bars: 95\u00a0% intervals (bootstrap over subjects). Thin: each subject. "
     text += group_tables.ceiling_short(results.tested)
     return textwrap.wrap(text + _key(results), int(16.5 * (width - 0.9)))
 

@@ -43,14 +43,16 @@ def draw(results: Results) -> Figure | None:
             _panel(axis, results, found, variants, level)
             mark = " (degenerate)" if any(results.degenerate(variant, level) for variant in variants) else ""
             axis.set_title(f"s = {level:g}{mark}" if number == 0 or mark else "", weight="normal", fontsize=9)
-        axes[number, 0].set_ylabel("\n".join(filter(None, (bottleneck, "weight  (SD per SD)"))))
+        axes[number, 0].set_ylabel("\n".join(filter(None, (bottleneck, "weight  (×0.001)"))))
         _names(axes[number, -1], results, variants)
     for axis in axes.flat:
         style.grid(axis)
+        style.thousandths(axis)
         axis.xaxis.set_major_locator(MultipleLocator(100))
     figure.supxlabel("lag  (ms; EEG after the stimulus)", fontsize=9, x=(edges["left"] + edges["right"]) / 2,
                      y=(foot - 0.5) / size[1], color=style.INK)  # fmt: skip
-    title = f"{group.model}: kernel of IC at {found.channels[0]}, where it adds most"
+    chosen = "excess Δr" if group.tested else "Δr"
+    title = f"{group.model}: kernel of IC at {found.channels[0]}, the channel of the largest {chosen}"
     figure.text(edges["left"], 1 - (head - 0.36) / size[1], title, weight="bold", fontsize=10, va="bottom")
     figure.text(edges["left"], 0.1 / size[1], "\n".join(note), fontsize=7.5, color=style.MUTED, va="bottom")
     style.stamp(figure, results)
@@ -118,9 +120,11 @@ def _names(axes: Axes, results: Results, variants: list[str]) -> None:
 
 def _note(results: Results, group: Group, found: Kernels, levels: list[float], width: float) -> list[str]:
     who = people(results, group).replace("listeners", "simulated listeners")
-    text = f"Mean over {who}; weight: EEG (SD of the subject's) per SD of IC's regressor. "
-    text += "Bands: 95 % intervals at each lag by itself (bootstrap over subjects). "
+    text = f"Mean over {who}; weight: EEG (in the subject's SD) per SD of IC's regressor. "
+    text += "Bands: 95\u00a0% intervals at each lag by itself (bootstrap over subjects). "
     hidden = len({row.noise_level for row in found.conditions}) - len(levels)
     text += f"{hidden} more levels are in kernels.csv. " if hidden else ""
-    text += "The channel was chosen by the excess Δr that it shows: a picture, no test."
+    if group.model.endswith("/hold"):
+        text += "IC is held over frames of 93 ms: latencies carry ±50 ms and aren't neural ones. "
+    text += "The channel was chosen by what is shown: a picture, no test."
     return textwrap.wrap(text, int(16.5 * (width - 0.9)))
