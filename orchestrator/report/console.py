@@ -33,7 +33,7 @@ def text(
         if (compared and results.tested)
         else []
     )
-    beyond = group_tables.sentences(results)
+    beyond = [sentence for sentence in group_tables.sentences(results) if sentence not in sentences]
     lines += ["", *beyond] if beyond else []
     lines += _judgement(results)
     header, reconstruction = tables.reconstruction_rows(results)

@@ -20,8 +20,8 @@ CAPTIONS = {
     "or its best level where nothing is claimed. Rings: a cluster extends over these channels; it says nothing of any "
     "one of them.",
     "kernels": "How the EEG answers to IC in time: weights of IC in the full model, mean over subjects (lines) and "
-    "95 % intervals at each lag by itself (bands, bootstrap over subjects), at the channel of the largest excess Δr over "
-    "all levels and variants. The channel was chosen by what is shown, so this is a picture and no test.",
+    "95 % intervals at each lag by itself (bands, bootstrap over subjects), at the channel of the largest excess Δr "
+    "over all levels and variants. The channel was chosen by what is shown, so this is a picture and no test.",
     "pitch_correlation": "Spearman correlation of IC at note onsets with symbolic pitch surprisal, per piece; bars are "
     "95 % intervals over clusters of tunes (and seeds). Dashed: what needs no audio shares with pitch surprisal.",
     "pitch_levels": "One panel per arm, test tunes: mean Spearman correlation with its 95 % interval (band), each seed "

@@ -121,14 +121,17 @@ def judged(
     dict
         `why` there is none, or None. `mean` and `ci` (95 %, bootstrap over subjects) of the subjects' ceilings
         `by_subject`: of single presentations, from the median reliability over channels. `of_mean`: the same for the
-        mean over `n_repetitions`. `by_channel` is the mean over subjects. `r_full` and `share` (r_full / mean) are over
-        the same subjects. `subjects_without`: those who heard no piece twice.
+        mean over `n_repetitions`. `by_channel` (of `channels`) is the mean over subjects. `r_full` and `share`
+        (r_full / mean) are over the same subjects. `subjects_without`: those who heard no piece twice.
     """
     known = {name: own for name, own in found.items() if own is not None}
     without = [name for name in found if name not in known]
     if not known:
         return {"why": "no subject heard a piece more than once (no repetitions: not known)", "mean": None}
-    picked = {name: own.rho[[own.channels.index(channel) for channel in channels]] for name, own in known.items()}
+    common = [channel for channel in channels if all(channel in own.channels for own in known.values())]
+    if not common:
+        return {"why": "not known, as the channels of the tests are not those of the EEG", "mean": None}
+    picked = {name: own.rho[[own.channels.index(channel) for channel in common]] for name, own in known.items()}
     middle = np.array([np.median(rho) for rho in picked.values()])
     counts = [own.n_repetitions for own in known.values()]
     bars = _ceiling(middle)
@@ -142,6 +145,7 @@ def judged(
         "ci": None if estimate.low is None else [estimate.low, estimate.high],
         "of_mean": float(of_means.mean()),
         "by_subject": dict(zip(known, bars.tolist(), strict=True)),
+        "channels": common,
         "by_channel": np.mean([_ceiling(rho) for rho in picked.values()], axis=0).tolist(),
         "r_full": reached,
         "share": reached / float(bars.mean()) if bars.mean() > 0 else None,

@@ -14,6 +14,7 @@ import numpy as np
 from orchestrator.report import console, group_tables, html
 from orchestrator.report.figures import cortical_tracking, kernels, scalp_maps, style
 from orchestrator.report.gathering import gather
+from orchestrator.report.headline import headline
 from orchestrator.report.methods import methods
 from orchestrator.report.results import Results
 from orchestrator.report.tables import csv_tables
@@ -96,7 +97,9 @@ def test_all_of_it_is_on_the_console_and_on_the_page() -> None:
 
 
 def test_red_canaries_withdraw_the_claim_of_a_difference() -> None:
-    red = results(everything, red=True)
+    red, green = results(everything, red=True), results(everything)
+    assert any(sentence.startswith("musician: no (n = 3) minus yes") for sentence in headline(green))
+    assert not any("musician" in sentence for sentence in headline(red))
     assert {row[-1] for row in group_tables.between_rows(red)} == {"no", "no (canaries)"}
     assert group_tables.between_sentence(red).startswith("RED: the canaries failed")
 
