@@ -145,6 +145,15 @@ class Explored(BaseModel):
     needed: int
 
 
+class Across(BaseModel):
+    """The r of a perfect model of what all subjects share."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    mean: float
+    n_subjects: int
+
+
 class Ceiling(BaseModel):
     """The r that a perfect model could reach, from repetitions; or why it isn't known."""
 
@@ -163,6 +172,7 @@ class Ceiling(BaseModel):
     n_pieces: tuple[int, int] = (0, 0)
     n_repetitions: tuple[int, int] = (0, 0)
     subjects_without: tuple[str, ...] = ()
+    across: Across | None = None
 
 
 class Curve(BaseModel):

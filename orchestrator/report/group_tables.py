@@ -79,9 +79,12 @@ def ceiling_sentence(results: Results) -> str:
 
 
 def _ceiling(found: Ceiling, results: Results) -> str:
-    if found.mean is None:
-        return f"Noise ceiling: {found.why}."
     who = "listeners" if results.simulated else "subjects"
+    shared = ""
+    if found.across is not None:
+        shared = f" A perfect model of what {found.across.n_subjects} {who} share would reach {found.across.mean:.3f}."
+    if found.mean is None:
+        return f"Noise ceiling: {found.why}.{shared}"
     ends = "" if found.ci is None else f" [{found.ci[0]:.3f}, {found.ci[1]:.3f}]"
     text = f"Noise ceiling: a perfect model would reach r = {found.mean:.3f}{ends} with single presentations"
     if found.of_mean is not None:
@@ -92,7 +95,7 @@ def _ceiling(found: Ceiling, results: Results) -> str:
         text += f". The full model reaches {found.r_full:.3f}{share} (s = {found.noise_level:g} of {found.variant})"
     if found.subjects_without:
         text += f". Not known for {listed(found.subjects_without)}, who heard no piece twice"
-    return text + "."
+    return f"{text}.{shared}"
 
 
 def ceiling_short(group: Group | None) -> str:

@@ -79,28 +79,106 @@ def _used(trials: Sequence[Mapping[str, Any]], rate: float) -> npt.NDArray[np.bo
     return used
 
 
-def reliability(eeg: Artefact) -> Reliability | None:
-    """A subject's reliability, pooled over its repeated pieces by their lengths; None where no piece is repeated."""
+@dataclass(frozen=True)
+class Presentations:
+    """One subject's EEG: `data` (T, C) of the repetitions of each piece, and which samples of it count (T,)."""
+
+    channels: tuple[str, ...]
+    data: Mapping[str, Sequence[Floats]]
+    used: Mapping[str, npt.NDArray[np.bool_]]
+
+
+def read_presentations(eeg: Artefact) -> Presentations | None:
+    """A subject's trials by piece; None where the artefact describes none."""
     described = read_described(eeg)
     heard: dict[str, list[Mapping[str, Any]]] = {}
     for trial in described.get("trials", ()):
         heard.setdefault(str(trial["recording"]), []).append(trial)
-    repeated = {piece: trials for piece, trials in heard.items() if len(trials) > 1}
+    if not heard:
+        return None
+    arrays, rate = load(eeg.read_bytes("eeg.safetensors")), float(described["sample_rate_hz"])
+    data = {piece: [arrays[trial["key"]] for trial in trials] for piece, trials in heard.items()}
+    return Presentations(
+        tuple(described["channels"]), data, {piece: _used(trials, rate) for piece, trials in heard.items()}
+    )
+
+
+def reliability(own: Presentations) -> Reliability | None:
+    """A subject's reliability, pooled over its repeated pieces by their lengths; None where no piece is repeated."""
+    repeated = {piece: repetitions for piece, repetitions in own.data.items() if len(repetitions) > 1}
     if not repeated:
         return None
-    arrays = load(eeg.read_bytes("eeg.safetensors"))
-    shared, total = np.zeros(len(described["channels"])), np.zeros(len(described["channels"]))
-    for trials in repeated.values():
-        used = _used(trials, float(described["sample_rate_hz"]))
-        parts = shared_and_total([arrays[trial["key"]] for trial in trials], used)
-        shared, total = shared + used.sum() * parts[0], total + used.sum() * parts[1]
+    shared, total = np.zeros(len(own.channels)), np.zeros(len(own.channels))
+    for piece, repetitions in repeated.items():
+        parts, count = shared_and_total(repetitions, own.used[piece]), own.used[piece].sum()
+        shared, total = shared + count * parts[0], total + count * parts[1]
     rho = np.where(total > 0, shared / np.where(total > 0, total, 1.0), 0.0)
-    most = max(map(len, repeated.values()))
-    return Reliability(tuple(described["channels"]), rho, len(repeated), most)
+    return Reliability(own.channels, rho, len(repeated), max(map(len, repeated.values())))
 
 
-def _ceiling(rho: Floats) -> Floats:
-    return np.sqrt(np.clip(rho, 0.0, 1.0))
+class Across:
+    """What subjects share, gathered one subject at a time: no repetitions are needed.
+
+    The mean covariance between two subjects, over the mean variance of single presentations, is what a model of the
+    response that all listeners have in common can predict of any one of them. Each has a response of its own besides,
+    so its own ceiling is higher.
+
+    Parameters
+    ----------
+    channels : sequence of str
+        Channels that all subjects have.
+    """
+
+    def __init__(self, channels: Sequence[str]) -> None:
+        self.channels = tuple(channels)
+        self.n_subjects = 0
+        self._sums: dict[str, tuple[Floats, Floats, npt.NDArray[np.int64]]] = {}
+        self._power: list[Floats] = []
+
+    def add(self, own: Presentations) -> None:
+        """Count a subject in; one that lacks a channel is left out."""
+        if not all(channel in own.channels for channel in self.channels):
+            return
+        pick, power = [own.channels.index(channel) for channel in self.channels], []
+        for piece, repetitions in own.data.items():
+            length = min(map(len, repetitions))
+            stack = np.stack([np.asarray(part[:length][:, pick], dtype=np.float64) for part in repetitions])
+            good = np.isfinite(stack).all(axis=(0, 2)) & own.used[piece][:length]
+            if good.sum() < 2:
+                continue
+            power.append(stack[:, good].var(axis=1).mean(axis=0))
+            mean = stack.mean(axis=0)
+            mean = np.where(good[:, None], mean - mean[good].mean(axis=0), 0.0)
+            parts = (mean, mean**2, good.astype(np.int64))
+            before = self._sums.get(piece)
+            n = length if before is None else min(length, len(before[0]))
+            kept = parts if before is None else tuple(a[:n] + b[:n] for a, b in zip(before, parts, strict=True))
+            self._sums[piece] = (kept[0][:n], kept[1][:n], kept[2][:n])
+        if power:
+            self._power.append(np.mean(power, axis=0))
+            self.n_subjects += 1
+
+    @property
+    def rho(self) -> Floats | None:
+        """Reliability of one presentation to one subject as a sample of what all share, (C,); None for one subject."""
+        shared, pairs = np.zeros(len(self.channels)), 0
+        for total, squares, counts in self._sums.values():
+            pairs += int((counts * (counts - 1)).sum())
+            shared += (total**2 - squares).sum(axis=0)
+        if not pairs:
+            return None
+        power = np.mean(self._power, axis=0)
+        return np.where(power > 0, shared / pairs / np.where(power > 0, power, 1.0), 0.0)
+
+
+def across_subjects(found: Across) -> dict[str, Any] | None:
+    """The r of a perfect model of what all subjects share: median over channels of the reliability, its square root."""
+    rho = found.rho
+    return None if rho is None else {"mean": float(_ceiling(np.median(rho))), "n_subjects": found.n_subjects}
+
+
+def _ceiling(rho: npt.ArrayLike) -> Floats:
+    return np.asarray(np.sqrt(np.clip(rho, 0.0, 1.0)), dtype=np.float64)
 
 
 def judged(

@@ -202,10 +202,17 @@ def _ceiling(table: Table, result: Mapping[str, Any], eeg: Mapping[str, Artefact
     for name, row in zip(table.subjects, table.fits, strict=True):
         pick = [row[best].channels.index(channel) for channel in table.channels]
         reached[name] = float(np.median(row[best].r_full.mean(axis=0)[pick]))
-    found = {name: ceiling.reliability(eeg[name]) for name in table.subjects}
+    found: dict[str, ceiling.Reliability | None] = {}
+    across = ceiling.Across(table.channels)
+    for name in table.subjects:
+        own = ceiling.read_presentations(eeg[name])
+        found[name] = None if own is None else ceiling.reliability(own)
+        if own is not None:
+            across.add(own)
     condition = result["conditions"][best]
     of = {"variant": condition["variant"], "noise_level": condition["noise_level"]}
-    return {**ceiling.judged(found, table.channels, reached), **of}
+    judged = ceiling.judged(found, table.channels, reached)
+    return {**judged, **of, "across": ceiling.across_subjects(across)}
 
 
 def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:

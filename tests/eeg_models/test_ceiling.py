@@ -14,7 +14,16 @@ from made_up_world import artefact
 from safetensors.numpy import save
 
 from tasks.contract import Artefact
-from tasks.eeg.ceiling import judged, reliability, shared_and_total, spearman_brown
+from tasks.eeg.ceiling import (
+    Across,
+    Reliability,
+    across_subjects,
+    judged,
+    read_presentations,
+    reliability,
+    shared_and_total,
+    spearman_brown,
+)
 
 Array = np.ndarray[Any, Any]
 RATE = 32
@@ -33,6 +42,12 @@ def subject(name: str, heard: dict[str, list[Array]], spans: dict[str, list[Any]
         "trials": trials, "removed": [],
     }  # fmt: skip
     return artefact("eeg", name, {"eeg.json": json.dumps(table).encode(), "eeg.safetensors": save(arrays)})
+
+
+def reliable(eeg: Artefact) -> Reliability | None:
+    own = read_presentations(eeg)
+    assert own is not None
+    return reliability(own)
 
 
 def made_up(seed: int, shares: tuple[float, ...], n: int = 3, seconds: int = 240) -> tuple[Array, list[Array]]:
@@ -74,7 +89,7 @@ def test_bad_spans_and_gaps_count_nowhere() -> None:
     broken[1][RATE * 10 : RATE * 20] += 100 * np.random.default_rng(0).normal(size=(RATE * 10, 1))
     broken[2][RATE * 30 : RATE * 31] = np.nan
     spans = {"a/1": [[10.0, 20.0, "BAD_cough"]]}
-    [of_clean, of_broken] = [reliability(subject("S1", {"a": clean})), reliability(subject("S1", {"a": broken}, spans))]
+    [of_clean, of_broken] = [reliable(subject("S1", {"a": clean})), reliable(subject("S1", {"a": broken}, spans))]
     assert of_clean is not None
     assert of_broken is not None
     assert of_broken.rho == pytest.approx(of_clean.rho, abs=0.02)
@@ -83,7 +98,7 @@ def test_bad_spans_and_gaps_count_nowhere() -> None:
 
 def test_nothing_shared_has_no_ceiling_and_no_repetitions_are_said() -> None:
     _, noise = made_up(3, (0.0, 0.0, 0.0))
-    found = {"S1": reliability(subject("S1", {"a": noise})), "S2": reliability(subject("S2", {"a": noise[:1]}))}
+    found = {"S1": reliable(subject("S1", {"a": noise})), "S2": reliable(subject("S2", {"a": noise[:1]}))}
     row = judged(found, CHANNELS, {"S1": 0.01, "S2": 0.5})
     assert row["mean"] < 0.1
     assert row["subjects_without"] == ["S2"]
@@ -91,6 +106,30 @@ def test_nothing_shared_has_no_ceiling_and_no_repetitions_are_said() -> None:
     alone = judged({"S2": found["S2"]}, CHANNELS, {"S2": 0.5})
     assert alone["mean"] is None
     assert "no repetitions: not known" in alone["why"]
+
+
+def test_what_listeners_share_is_known_without_repetitions() -> None:
+    """Each answers by a response of its own beside the common one, which a model of all can't predict."""
+    random = np.random.default_rng(5)
+    common = {piece: random.normal(size=(200 * RATE, 3)) for piece in "ab"}
+    across = Across(CHANNELS)
+    r = []
+    for number in range(6):
+        own = {
+            piece: 0.3 * values + np.sqrt(0.91) * random.normal(size=values.shape) for piece, values in common.items()
+        }
+        r += [np.corrcoef(own[piece][:, 0], common[piece][:, 0])[0, 1] for piece in common]
+        heard = {piece: [values] for piece, values in own.items() if number != 3 or piece == "a"}
+        read = read_presentations(subject(f"S{number}", heard, {"a/0": [[0.0, float(number), "BAD"]]}))
+        assert read is not None
+        across.add(read)
+    found = across_subjects(across)
+    assert found is not None
+    assert found["n_subjects"] == 6
+    assert found["mean"] == pytest.approx(np.mean(r), abs=0.015)
+    alone = Across(CHANNELS)
+    alone.add(read)
+    assert across_subjects(alone) is None
 
 
 def test_the_group_says_what_share_of_the_ceiling_is_reached(tmp_path: Path) -> None:
@@ -107,3 +146,4 @@ def test_the_group_says_what_share_of_the_ceiling_is_reached(tmp_path: Path) -> 
     assert (found["n_repetitions"], found["n_pieces"]) == ([3, 3], [1, 1])
     assert group["conditions"][1]["excess_delta_r_mean"] > group["conditions"][0]["excess_delta_r_mean"]
     assert found["noise_level"] == 0.4
+    assert found["across"]["mean"] < 0.1, "the subjects' responses have nothing in common"
