@@ -12,11 +12,12 @@ import made_up_study
 import numpy as np
 
 from orchestrator.report import console, group_tables, html
+from orchestrator.report.eeg_results import Curve, KernelRow, Kernels
 from orchestrator.report.figures import cortical_tracking, kernels, scalp_maps, style
 from orchestrator.report.gathering import gather
 from orchestrator.report.headline import headline
 from orchestrator.report.methods import methods
-from orchestrator.report.results import Results
+from orchestrator.report.results import Condition, Group, Results
 from orchestrator.report.tables import csv_tables
 
 Change = Callable[[dict[str, Any]], None]
@@ -153,6 +154,17 @@ def test_kernels_are_drawn_with_their_bands() -> None:
     lows = [band.get_paths()[0].vertices[:, 1].min() for band in panel.collections]
     assert len(lows) == 3
     assert any(np.isclose(low, min(row.curves[0].low or ())) for low in lows)
+
+
+def test_of_many_levels_the_ends_and_the_best_are_drawn() -> None:
+    levels = [number / 10 for number in range(10)]
+    conditions = [Condition(variant="a", noise_level=s, excess_delta_r_mean=0.01 * (s == 0.7)) for s in levels]
+    curve = Curve(mean=(0.0, 1.0))
+    curves = [KernelRow(variant="a", noise_level=level, curves=(curve,)) for level in levels]
+    found = Kernels(channels=("Cz",), lags_s=(0.0, 0.1), conditions=tuple(curves))
+    drawn = kernels._levels(Group(model="m", conditions=tuple(conditions)), found)
+    assert len(drawn) == len(set(drawn)) == kernels.MOST_LEVELS
+    assert {0.0, 0.7, 0.9} <= set(drawn)
 
 
 def test_results_without_kernels_are_older_and_it_is_said() -> None:
