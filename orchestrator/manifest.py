@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from orchestrator.experiment import Experiment, Science
 from orchestrator.outside import OutsideFile, list_files, open_outside
@@ -19,13 +19,15 @@ from orchestrator.roles import ROLES
 from orchestrator.storage import Storage
 from orchestrator.trouble import described
 from tasks.contract import TaskError
-from tasks.eeg.config import CndConfig, RawConfig
+from tasks.eeg.config import CndConfig, ParticipantsConfig, RawConfig
 from tasks.eeg.events import Presentation, belongs_to, read_events
+from tasks.eeg.participants import read_participants
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MIDI_SUFFIXES = (".mid", ".midi")
 SUFFIXES = {"audio": AUDIO_SUFFIXES, "midi": MIDI_SUFFIXES}
 FINGERPRINTS = "fingerprints.json"
+Row = TypeVar("Row")
 
 File = dict[str, Any]
 """``{"path", "size", "version"}``: the version is the content's SHA-256 for local files, the store's ETag elsewhere."""
@@ -55,6 +57,7 @@ class Manifest:
     subjects: dict[str, tuple[Subject, ...]] = field(default_factory=dict)
     companions: dict[str, File] = field(default_factory=dict)
     raw: dict[tuple[str, str], RawSet] = field(default_factory=dict)
+    participants: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -83,6 +86,9 @@ def resolve_also(manifest: Manifest, variants: Iterable[Science], ledger: Storag
         raw = science.eeg.raw if science.eeg is not None else None
         if raw is not None and (raw.path, raw.events) not in manifest.raw:
             _resolve_raw(manifest, fingerprints, raw)
+        table = science.eeg.participants if science.eeg is not None else None
+        if table is not None and (table.path, table.column) not in manifest.participants:
+            manifest.participants[table.path, table.column] = _participants(manifest, table)
     fingerprints.keep()
 
 
@@ -182,15 +188,32 @@ def _resolve_raw(manifest: Manifest, fingerprints: Fingerprints, raw: RawConfig)
 
 
 def _events(manifest: Manifest, raw: RawConfig) -> Mapping[str, tuple[Presentation, ...]]:
+    def read(content: bytes) -> Mapping[str, tuple[Presentation, ...]]:
+        return read_events(raw.events, content)
+
+    return _table(manifest, raw.events, "table of events (eeg.raw.events)", read)
+
+
+def _participants(manifest: Manifest, table: ParticipantsConfig) -> Mapping[str, str]:
+    """The column's values, by the table's names of subjects."""
+
+    def read(content: bytes) -> Mapping[str, str]:
+        return read_participants(table.path, content, table.column)
+
+    return _table(manifest, table.path, "table of participants (eeg.participants.path)", read)
+
+
+def _table(manifest: Manifest, path: str, what: str, read: Callable[[bytes], Mapping[str, Row]]) -> Mapping[str, Row]:
+    """What `read` finds in a file; nothing where it can't be read, and `manifest` is told why."""
     try:
-        with open_outside(raw.events, options=manifest.options) as stream:
-            return read_events(raw.events, stream.read())
+        with open_outside(path, options=manifest.options) as stream:
+            return read(stream.read())
     except TaskError as error:
-        manifest.missing[raw.events] = str(error)
+        manifest.missing[path] = str(error)
     except FileNotFoundError:
-        manifest.missing[raw.events] = f"{raw.events}: no such table of events (eeg.raw.events)"
+        manifest.missing[path] = f"{path}: no such {what}"
     except Exception as error:  # fsspec and the stores behind it raise whatever they met
-        manifest.missing[raw.events] = f"{redact(raw.events)}: can't be read: {described(error)}"
+        manifest.missing[path] = f"{redact(path)}: can't be read: {described(error)}"
     return {}
 
 

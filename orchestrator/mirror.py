@@ -16,6 +16,7 @@ from orchestrator.stages import STAGES
 
 if TYPE_CHECKING:
     from orchestrator.report import Report
+    from orchestrator.report.results import Results, Score
     from orchestrator.status import Status
 
 Curve = list[tuple[int, dict[str, float]]]
@@ -134,27 +135,34 @@ def by_level(report: Report, variant: str) -> dict[str, dict[int, float]]:
     for condition in results.paper.conditions if results.paper else ():
         if condition.variant == variant:
             put("delta_r_paper", condition.noise_level, condition.delta_r_mean)
-    for score in results.pitch:
-        if score.variant == variant:
-            put("pitch_rho", float(score.x), score.metrics.get("spearman_mean"))
-    for score in results.pitch_dev:
-        if score.variant == variant:
-            put("pitch_rho_dev", float(score.x), score.metrics.get("spearman_mean"))
-    for score in results.audit:
-        if score.variant == variant:
-            put(f"causal_audit_rho_{score.role}", float(score.x), score.metrics.get("spearman_mean"))
-            put(f"causal_audit_change_{score.role}", float(score.x), score.metrics.get("change_mean"))
-    for score in results.solver_audit:
-        if score.variant == variant:
-            put(f"ic_reliability_{score.role}", float(score.x), score.metrics.get("reliability_mean"))
-            put(f"ic_doubling_nats_{score.role}", float(score.x), score.metrics.get("doubling_nats"))
-            put(f"solver_rmse_nats_{score.role}", float(score.x), score.metrics.get("rmse_nats"))
-            put(f"solver_rmse_over_sd_{score.role}", float(score.x), score.metrics.get("rmse_over_sd"))
-    for score in results.surprisal:
-        if score.variant == variant:
-            put(f"ic_sd_{score.role}", float(score.x), score.metrics.get("ic_sd"))
-            put(f"solver_error_nats_{score.role}", float(score.x), score.metrics.get("solver_error_nats"))
+    for scores, measures in _measures(results):
+        for score in scores:
+            if score.variant == variant:
+                for measure, metric in measures.items():
+                    put(measure.format(role=score.role), float(score.x), score.metrics.get(metric))
     return curves
+
+
+def _measures(results: Results) -> tuple[tuple[tuple[Score, ...], dict[str, str]], ...]:
+    """Scores by noise level, and which of their metrics is shown under which name."""
+    return (
+        (results.pitch, {"pitch_rho": "spearman_mean"}),
+        (results.pitch_dev, {"pitch_rho_dev": "spearman_mean"}),
+        (
+            results.audit,
+            {"causal_audit_rho_{role}": "spearman_mean", "causal_audit_change_{role}": "change_mean"},
+        ),
+        (
+            results.solver_audit,
+            {
+                "ic_reliability_{role}": "reliability_mean",
+                "ic_doubling_nats_{role}": "doubling_nats",
+                "solver_rmse_nats_{role}": "rmse_nats",
+                "solver_rmse_over_sd_{role}": "rmse_over_sd",
+            },
+        ),
+        (results.surprisal, {"ic_sd_{role}": "ic_sd", "solver_error_nats_{role}": "solver_error_nats"}),
+    )
 
 
 def best(curves: Mapping[str, Mapping[int, float]]) -> dict[str, float]:

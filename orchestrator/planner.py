@@ -12,7 +12,8 @@ from orchestrator.graph import CellSpec, Graph
 from orchestrator.manifest import Manifest
 from orchestrator.planner_audit import plan_audit, plan_solver_audit
 from orchestrator.planner_canaries import plan_canaries
-from orchestrator.planner_eeg import plan_eeg, plan_group
+from orchestrator.planner_eeg import plan_eeg
+from orchestrator.planner_eeg_group import plan_group
 from orchestrator.roles import MELODIES, ROLES
 from orchestrator.signature import canonical, sign
 from orchestrator.stages import STAGES

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.graph import CellSpec, Graph
-from orchestrator.planner_eeg import reduce
+from orchestrator.planner_eeg_group import reduce
 from orchestrator.reasons import Reason, State
 from orchestrator.schedule import Phase, Schedule
 from orchestrator.stages import STAGES

@@ -11,7 +11,7 @@ import pytest
 from test_own_recordings import CHANNELS, OVERRIDES, STIMULI_S, group, make_audio, metrics
 
 from orchestrator.opening import Study, open_study
-from orchestrator.planner_eeg import reduce
+from orchestrator.planner_eeg_group import reduce
 from orchestrator.study import Execution, Outcome, run_study
 
 FS_HZ = 64

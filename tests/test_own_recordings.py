@@ -12,7 +12,7 @@ import scipy.io
 import soundfile
 
 from orchestrator.opening import Study, open_study
-from orchestrator.planner_eeg import reduce
+from orchestrator.planner_eeg_group import reduce
 from orchestrator.study import Execution, Outcome, run_study
 from orchestrator.verbs.report import report
 from tasks.eeg.montage import biosemi_64

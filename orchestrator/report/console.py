@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.redaction import redact
-from orchestrator.report import eeg_tables, pitch_tables, solver_audit, tables
+from orchestrator.report import eeg_tables, group_tables, pitch_tables, solver_audit, tables
 from orchestrator.report.results import Absence, Results, some
 from orchestrator.report.solver import precisions, warning
 
@@ -33,6 +33,8 @@ def text(
         if (compared and results.tested)
         else []
     )
+    beyond = [sentence for sentence in group_tables.sentences(results) if sentence not in sentences]
+    lines += ["", *beyond] if beyond else []
     lines += _judgement(results)
     header, reconstruction = tables.reconstruction_rows(results)
     if reconstruction:

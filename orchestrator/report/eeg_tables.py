@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.report.eeg_results import Chosen, Cluster, Contrast, Intermediate, Interval, Setting
 from orchestrator.report.pitch_arms import arms
-from orchestrator.report.results import Chosen, Cluster, Contrast, Group, Intermediate, Interval, Results, Setting
+from orchestrator.report.results import Group, Results
 from tasks.eeg.contrasts import LEAST_SEEDS
 from tasks.eeg.lacking import listed, of_known
 

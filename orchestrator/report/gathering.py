@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 LONG = "long.csv"
+OLDER = "these results were computed before they were kept with them, so they are not shown"
 
 
 def gather(graph: Graph, ledger: Ledger, study: str, states: States | None = None) -> Results:
@@ -202,7 +203,10 @@ def _of_groups(groups: Iterable[Group]) -> tuple[Absence, ...]:
     notes = dict.fromkeys(note for group in groups for note in group.notes)
     maps = ("figure scalp_maps", "the channels have no positions, so there is no map of them")
     tested = any(group.tested and group.conditions and not group.positions for group in groups)
-    return (*(Absence("group", note) for note in notes), *([Absence(*maps)] if tested else []))
+    older = any(group.kernels is None for group in groups)
+    found = [Absence(*maps)] if tested else []
+    found += [Absence("figure kernels, noise ceiling", OLDER)] if older else []
+    return (*(Absence("group", note) for note in notes), *found)
 
 
 def _not_asked(graph: Graph) -> tuple[Absence, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from orchestrator.planner_eeg import TRUE_DRIVER, TRUE_DRIVER_MODEL
-from orchestrator.report import eeg_tables, pitch_tables
+from orchestrator.report import eeg_tables, group_tables, pitch_tables
 from orchestrator.report.results import Condition, Group, Results
 from tasks.eeg.maxima import least_subjects
 from tasks.eeg.nulls import no_claim
@@ -48,6 +48,7 @@ def _of_listeners(results: Results) -> tuple[str, ...]:
         sentences.append(_best(results, group, claimed))
     if not _red(results):
         sentences += eeg_tables.intermediate_sentences(results, group)
+        sentences += filter(None, [group_tables.between_sentence(results)])
     return (*sentences, *_canaries(results))
 
 

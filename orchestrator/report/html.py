@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.report import eeg_tables, pitch_tables, solver_audit, tables
+from orchestrator.report import eeg_tables, group_tables, pitch_tables, solver_audit, tables
 from orchestrator.report.figures import TITLES
 from orchestrator.report.results import Results
 from orchestrator.report.solver import precisions, warning
@@ -17,7 +17,11 @@ CAPTIONS = {
     "Below, the tested model: Δr minus its own null mean; ringed levels are claimed. Bars are 95 % intervals "
     "(bootstrap over subjects), thin lines single subjects.",
     "scalp_maps": "Excess Δr per channel, significant channels only: each variant's best claimed level, "
-    "or its best level where nothing is claimed.",
+    "or its best level where nothing is claimed. Rings: a cluster extends over these channels; it says nothing of any "
+    "one of them.",
+    "kernels": "How the EEG answers to IC in time: weights of IC in the full model, mean over subjects (lines) and "
+    "95 % intervals at each lag by itself (bands, bootstrap over subjects), at the channel of the largest excess Δr "
+    "over all levels and variants. The channel was chosen by what is shown, so this is a picture and no test.",
     "pitch_correlation": "Spearman correlation of IC at note onsets with symbolic pitch surprisal, per piece; bars are "
     "95 % intervals over clusters of tunes (and seeds). Dashed: what needs no audio shares with pitch surprisal.",
     "pitch_levels": "One panel per arm, test tunes: mean Spearman correlation with its 95 % interval (band), each seed "
@@ -62,6 +66,11 @@ def page(
         compared=eeg_tables.sentences(results),
         contrast_header=eeg_tables.HEADER,
         contrast_rows=eeg_tables.rows(results),
+        between_sentence=group_tables.between_sentence(results),
+        between_header=group_tables.between_header(results),
+        between_rows=group_tables.between_rows(results),
+        ceiling_sentence=group_tables.ceiling_sentence(results),
+        exploratory_sentence=group_tables.exploratory_sentence(results),
         header=tables.HEADER,
         rows=tables.condition_rows(results),
         reconstruction_header=header,

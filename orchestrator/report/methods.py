@@ -249,6 +249,20 @@ def _comparisons(group: Group) -> str:
             " Clusters of neighbouring channels (MNE; forming threshold p = 0.05, one-sided) were tested by their "
             "mass over all conditions."
         )
+    if group.between is not None and group.between.groups:
+        sizes = ", ".join(f"{members.n} {members.value}" for members in group.between.groups)
+        text += (
+            f" Groups of subjects ({group.between.column}: {sizes}) were compared by the difference of their mean "
+            f"excess Δr, against {group.between.n_relabelings} assignments of labels to subjects and against the same "
+            "permutations over stimuli; both two-sided, corrected by the maximum over channels, levels and variants."
+        )
+    if group.ceiling is not None and group.ceiling.mean is not None:
+        text += (
+            " The noise ceiling is the square root of the reliability of single presentations: the mean covariance "
+            "between repetitions of a piece over their mean variance."
+        )
+    if group.exploratory is not None:
+        text += " False discovery rates (Benjamini-Hochberg) are exploratory and enter no claim."
     return text
 
 

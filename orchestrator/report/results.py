@@ -10,6 +10,18 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestrator.graph import Graph
 from orchestrator.reasons import Reason, State
+from orchestrator.report.eeg_results import (
+    Between,
+    Ceiling,
+    Chosen,
+    Cluster,
+    Contrast,
+    Explored,
+    Intermediate,
+    Interval,
+    Kernels,
+    N,
+)
 
 if TYPE_CHECKING:
     from orchestrator.ledger import Status
@@ -18,10 +30,6 @@ if TYPE_CHECKING:
 States = Mapping[str, tuple[State, Reason, "Status | None"]]
 
 PAPER_MODEL = "envelope/hold"
-
-
-Interval = tuple[float, float] | None
-"""Low and high end of a 95 % interval; None where there is none."""
 
 
 class Condition(BaseModel):
@@ -50,6 +58,8 @@ class Condition(BaseModel):
     p: float | None = None
     claimed: bool = False
     significant_channels: tuple[str, ...] = ()
+    p_exploratory_by_channel: tuple[float, ...] = ()
+    q_exploratory_by_channel: tuple[float, ...] = ()
 
 
 class Missing(BaseModel):
@@ -59,93 +69,6 @@ class Missing(BaseModel):
 
     subject: str
     reason: str
-
-
-class Setting(BaseModel):
-    """One side of a contrast: an arm at a noise level, or at the mean of several."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    arm: str
-    levels: tuple[float, ...]
-
-
-class Contrast(BaseModel):
-    """First setting minus second, excess delta r; p is corrected over its family x channels."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    family: str
-    first: Setting
-    second: Setting
-    mean: float
-    ci: Interval = None
-    by_seed: dict[str, float] = {}
-    seed_sd: float | None = None
-    n_seeds: int = 1
-    n_subjects: int = 0
-    n_contrasts: int = 1
-    p: float | None = None
-    higher: tuple[str, ...] = ()
-    lower: tuple[str, ...] = ()
-    claimed: bool = False
-
-
-class Intermediate(BaseModel):
-    """Whether an arm's intermediate noise levels are best: above s = 0 and above s = .9 at one channel."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    arm: str
-    levels: tuple[float, ...]
-    above_clean: float
-    above_noisy: float
-    p: float | None = None
-    n_seeds: int = 1
-    channels: tuple[str, ...] = ()
-    claimed_there: bool = True
-    best: bool = False
-
-
-class Chosen(BaseModel):
-    """An arm's noise level, chosen for every piece on the others, and what it earns there."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    arm: str
-    wins: dict[str, int]
-    excess_delta_r: float
-    ci: Interval = None
-    by_choice: float
-    n_seeds: int = 1
-    n_subjects: int = 0
-    n_pieces: int = 0
-    p: float | None = None
-
-
-class Cluster(BaseModel):
-    """Neighbouring channels of one condition whose mass is significant."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    variant: str
-    noise_level: float
-    channels: tuple[str, ...]
-    mass: float
-    p: float
-
-
-class N(BaseModel):
-    """How many subjects, channels and pieces (least and most) the tests are over, and how many there are."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    subjects: int
-    subjects_known: int
-    channels: int
-    channels_known: int
-    pieces: tuple[int, int]
-    pieces_known: int
 
 
 class Group(BaseModel):
@@ -172,6 +95,10 @@ class Group(BaseModel):
     intermediate: tuple[Intermediate, ...] = ()
     chosen_level: tuple[Chosen, ...] = ()
     clusters: tuple[Cluster, ...] = ()
+    between: Between | None = None
+    exploratory: Explored | None = None
+    ceiling: Ceiling | None = None
+    kernels: Kernels | None = None
     verdict: str = ""
 
     def at(self, variant: str, level: float) -> Condition | None:

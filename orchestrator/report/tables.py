@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from orchestrator.report import eeg_tables, pitch_tables
+from orchestrator.report import eeg_tables, group_tables, pitch_tables
 from orchestrator.report.pitch_arms import estimates
 from orchestrator.report.results import Condition, Group, Results, Score
 from orchestrator.report.solver import precisions
 
+NOT_CALIBRATED = " (diagnostic: not calibrated)"
 SUBJECT_COLUMNS = ("delta_r", "delta_r_max", "r_full", "r_reduced", "n_pieces", "n_channels")
 GROUP_COLUMNS = (
     "delta_r_mean", "delta_r_se", "delta_r_max_mean", "r_reduced_mean", "r_full_mean", "excess_delta_r_mean",
@@ -32,6 +33,7 @@ def csv_tables(results: Results) -> dict[str, str]:
         "results.csv": _results(results),
         "group.csv": _group(results),
         **{name: _csv(columns, rows) for name, (columns, rows) in eeg_tables.csvs(results).items()},
+        **{name: _csv(columns, rows) for name, (columns, rows) in group_tables.csvs(results).items()},
         "long.csv": results.long,
         "pitch.csv": _long(results.pitch, "noise_level"),
         "pitch_intervals.csv": _pitch_intervals(results),
@@ -78,18 +80,25 @@ def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], in_order: bo
 
 def _results(results: Results) -> str:
     """One row per variant, noise level, model and subject."""
-    columns = ("variant", "noise_level", "model", "subject", *SUBJECT_COLUMNS, "simulated", "signature")
+    columns = ("variant", "noise_level", "model", "subject", *SUBJECT_COLUMNS, "null", "simulated", "signature")
+    nulls = {group.model: null_name(group) for group in results.groups}
     rows = (
         {**score.metrics, "variant": score.variant, "noise_level": score.noise_level, "model": score.model}
         | {"subject": score.subject, "simulated": score.simulated, "signature": score.signature}
+        | {"null": nulls.get(score.model, "")}
         for score in results.subjects
     )
     return _csv(columns, rows)
 
 
+def null_name(group: Group) -> str:
+    """The null distribution of a tested model, one that isn't calibrated with that mark; else empty."""
+    return (group.null + ("" if group.calibrated else NOT_CALIBRATED)) if group.tested else ""
+
+
 def _group(results: Results) -> str:
     columns: tuple[str, ...] = ("model", "tested", "variant", "noise_level", "n_subjects", *GROUP_COLUMNS)
-    rest = ("p_stimulus_low", "p_stimulus_high", "significant_channels", "simulated")
+    rest = ("p_stimulus_low", "p_stimulus_high", "significant_channels", "null", "simulated")
     columns = (*columns, "delta_r_low", "delta_r_high", "excess_delta_r_low", "excess_delta_r_high")
     columns = (*columns, "n_subjects_known", "n_channels", "n_channels_known", "n_pieces_least", "n_pieces_most")
     rows = []
@@ -99,6 +108,7 @@ def _group(results: Results) -> str:
             rows.append(
                 {**condition.model_dump(), "model": group.model, "tested": group.tested, "n_subjects": group.n_subjects}
                 | {"p_stimulus_low": low, "p_stimulus_high": high, "simulated": group.simulated}
+                | {"null": null_name(group)}
                 | {"significant_channels": ";".join(condition.significant_channels)}
                 | eeg_tables.bounds("delta_r", condition.delta_r_ci)
                 | eeg_tables.bounds("excess_delta_r", condition.excess_delta_r_ci)

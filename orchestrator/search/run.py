@@ -11,7 +11,7 @@ from orchestrator.backends import RayBackend, Refused
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.observers import Observer
 from orchestrator.outcome import Outcome
-from orchestrator.planner_eeg import reduce
+from orchestrator.planner_eeg_group import reduce
 from orchestrator.search import sampler
 from orchestrator.search.objective import score, with_ancestors
 from orchestrator.search.plan import NotAllowed, Planned, Search

@@ -7,7 +7,7 @@ import shlex
 import sys
 
 from orchestrator.opening import Study, check_writable
-from orchestrator.planner_eeg import reduce
+from orchestrator.planner_eeg_group import reduce
 from orchestrator.progress import Progress
 from orchestrator.provenance import RESUME
 from orchestrator.reading import check_exploratory

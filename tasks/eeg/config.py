@@ -217,6 +217,17 @@ class CanariesConfig(Config):
     positive_snr_db: float = -20.0
 
 
+class ParticipantsConfig(Config):
+    """A table of participants (csv or tsv, as BIDS's participants.tsv), and its column whose two values are compared.
+
+    Rows are known by participant_id or subject: ``sub-01`` is the subject 01 or sub-01. An empty value or n/a leaves
+    the subject out of the comparison.
+    """
+
+    path: str = Field(min_length=1)
+    column: str = Field(min_length=1)
+
+
 class EegConfig(Config):
     """One EEG data set and everything done with it. Exactly one of `simulation`, `cnd` and `raw` is given."""
 
@@ -228,6 +239,7 @@ class EegConfig(Config):
     permutations: PermutationsConfig = PermutationsConfig()
     canaries: CanariesConfig | None = CanariesConfig()
     alpha: float = Field(0.05, gt=0, lt=1)
+    participants: ParticipantsConfig | None = Field(None, json_schema_extra={"neutral": None})
 
     @model_validator(mode="after")
     def _one_source(self) -> EegConfig:

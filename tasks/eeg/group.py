@@ -5,7 +5,8 @@ against the same mean of permutations that shift all subjects alike. Over subjec
 each subject's delta_r less the mean of its own null (delta_r is negative on average where IC adds nothing). Both are
 corrected by the maximum over channels x noise levels x variants (Nichols & Holmes 2002, doi 10.1002/hbm.1058).
 
-Contrasts, the choice of a level and clusters are about subjects alone: `contrasts`, `choice`, `clusters`.
+What goes beyond single conditions is in `comparisons`: contrasts, the choice of a level and clusters, which are about
+subjects alone (`contrasts`, `choice`, `clusters`), groups of subjects (`between`), finds that claim nothing (`fdr`).
 """
 
 from __future__ import annotations
@@ -19,20 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.cluster_bootstrap import bootstrap
-from tasks.contract import Cell, Context, Result, TaskError
-from tasks.eeg import choice, contrasts, lacking
-from tasks.eeg.clusters import NoNeighbours, clusters, neighbours
+from tasks.contract import Artefact, Cell, Context, Result, TaskError
+from tasks.eeg import ceiling, comparisons, kernels, lacking
 from tasks.eeg.evidence import null_of, read_described
 from tasks.eeg.long_table import long_csv
-from tasks.eeg.maxima import (
-    FEWEST_SUBJECTS,
-    clopper_pearson,
-    exceedances,
-    least_subjects,
-    p_value,
-    sign_flip_p,
-    studentised,
-)
+from tasks.eeg.maxima import clopper_pearson, exceedances, least_subjects, p_value, sign_flip_p, studentised
 from tasks.eeg.nulls import no_claim
 from tasks.eeg.table import GroupConfig, Table, read_table
 from tasks.eeg.verdict import verdict
@@ -179,11 +171,16 @@ def summary(
     }
     result["n"] = lacking.n_of(result)
     result["notes"] = lacking.sentences(result, {name: eeg[name].get("removed", ()) for name in eeg})
+    result["kernels"] = kernels.shown(table, config.conditions, table.gain if tests is None else tests.excess)
     if tests is not None and result["calibrated"]:
-        _compare(config, table, tests, result)
-        _extend(config, tests, result)
+        comparisons.compare(config, table, tests.excess, result)
+        comparisons.extend(config, tests.excess, result)
+        comparisons.between_groups(config, table, result)
+        comparisons.explore(config, table, result)
     elif tests is not None:
-        result["notes"].append(f"no contrasts, choice of a level or clusters: the null {null} is not calibrated")
+        result["notes"].append(
+            f"no contrasts, choice of a level, groups of subjects or clusters: the null {null} is not calibrated"
+        )
     result["verdict"] = verdict(result)
     return result
 
@@ -197,53 +194,25 @@ def _positions(table: Table, eeg: Mapping[str, Mapping[str, Any]]) -> list[list[
     return [spots[name] for name in table.channels]
 
 
-def _compare(config: GroupConfig, table: Table, tests: Tests, result: dict[str, Any]) -> None:
-    """Add the contrasts, whether intermediate levels are best, and the nested choice of a level."""
-    assert table.null is not None
-    where = contrasts.places(config.conditions, config.arms)
-    asked = contrasts.asked(where, len(config.conditions))
-    rows = contrasts.judged(asked, tests.excess, table.null, table.channels, config.alpha)
-    numbers = {
-        arm: [at[level] for at in seeds.values() for level in contrasts.INTERMEDIATE if level in at]
-        for arm, seeds in where.items()
-    }
-    significant = [condition["significant_channels"] for condition in result["conditions"]]
-    contrasts.only_where_ic_adds(rows, asked, significant)
-    claimed = {arm: {name for number in own for name in significant[number]} for arm, own in numbers.items()}
-    result["intermediate"] = contrasts.intermediate(rows, table.channels, claimed)
-    result["contrasts"] = rows
-    result["chosen_level"] = choice.judged(choice.scores(table, where), config.alpha)
-    fewest, n = least_subjects(config.alpha, two_sided=True), len(table.subjects)
-    if rows and n < fewest:
-        result["notes"].append(
-            f"contrasts are described without a test: {n} subject(s), and a two-sided one needs {fewest}"
-        )
-    if not result["intermediate"]:
-        levels = ", ".join(f"{level:g}" for level in sorted((*contrasts.INTERMEDIATE, *contrasts.ENDS)))
-        result["notes"].append(f'"intermediate is best" is not asked: no arm has all of the noise levels {levels}')
-    if result["chosen_level"]:
-        result["notes"].append(
-            "the choice of a level is tested over subjects alone, and carries no claim: permutations are kept as means "
-            "over pieces, so it can't be repeated in them"
-        )
-
-
-def _extend(config: GroupConfig, tests: Tests, result: dict[str, Any]) -> None:
-    """Add the clusters whose mass reaches alpha, or why there are none."""
-    result["clusters"] = []
-    try:
-        if len(tests.excess) < FEWEST_SUBJECTS:
-            raise NoNeighbours(f"{len(tests.excess)} subject(s), and at least {FEWEST_SUBJECTS} are needed")
-        found = clusters(tests.excess, neighbours(result["channels"], result["positions"]))
-    except NoNeighbours as error:
-        result["notes"].append(f"no clusters were looked for: {error}")
-        return
-    for row in found:
-        condition = config.conditions[row.pop("condition")]
-        names = [result["channels"][channel] for channel in row["channels"]]
-        if row["p"] <= config.alpha:
-            place = {"variant": condition.variant, "noise_level": condition.noise_level}
-            result["clusters"].append({**row, **place, "channels": names})
+def _ceiling(table: Table, result: Mapping[str, Any], eeg: Mapping[str, Artefact]) -> dict[str, Any]:
+    """The noise ceiling, and what the full model of the condition with the largest excess reaches of it."""
+    excess = [condition["excess_delta_r_mean"] for condition in result["conditions"]]
+    best = int(np.argmax(excess))
+    reached = {}
+    for name, row in zip(table.subjects, table.fits, strict=True):
+        pick = [row[best].channels.index(channel) for channel in table.channels]
+        reached[name] = float(np.median(row[best].r_full.mean(axis=0)[pick]))
+    found: dict[str, ceiling.Reliability | None] = {}
+    across = ceiling.Across(table.channels)
+    for name in table.subjects:
+        own = ceiling.read_presentations(eeg[name])
+        found[name] = None if own is None else ceiling.reliability(own)
+        if own is not None:
+            across.add(own)
+    condition = result["conditions"][best]
+    of = {"variant": condition["variant"], "noise_level": condition["noise_level"]}
+    judged = ceiling.judged(found, table.channels, reached)
+    return {**judged, **of, "across": ceiling.across_subjects(across)}
 
 
 def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,8 +242,10 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     ``p_subject_by_channel`` are both tests, each corrected over channels x conditions, and ``p_by_channel`` is the
     larger of the two. A channel is significant where that reaches alpha; a condition with such a channel is claimed,
     and its ``p`` is that of its best channel. ``contrasts``, ``intermediate`` and ``chosen_level`` compare conditions,
-    ``clusters`` describe where on the scalp, ``notes`` say what is lacking. ``null`` names the null distribution, and
-    with one that isn't ``calibrated`` nothing is claimed or compared.
+    ``clusters`` describe where on the scalp, ``between`` compares two groups of subjects where the config asks for it,
+    ``exploratory`` (and ``q_exploratory_by_channel`` of each condition) are finds that claim nothing. ``kernels`` are
+    IC's at the best channels, ``ceiling`` is the r that a perfect model could reach. ``notes`` say what is lacking.
+    ``null`` names the null distribution, and with one that isn't ``calibrated`` nothing is claimed or compared.
 
     Parameters
     ----------
@@ -295,8 +266,12 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
             permutations = cell.collection("permutations") if "permutations" in cell.inputs else ()
             table = read_table(config, cell.collection("trf"), permutations)
             described = [read_described(eeg) for eeg in cell.collection("eeg")]
+            names = [str(entry["subject"]) for entry in described]
+            sources = dict(zip(names, cell.collection("eeg"), strict=True))
             null = null_of(permutations) if config.model.tested else "residual_shift"
             result = summary(config, table, {entry["subject"]: entry for entry in described}, null)
+            if result["tested"]:
+                result["ceiling"] = _ceiling(table, result, sources)
         except TaskError as error:
             yield Result(cell.signature, failure=str(error))
             continue

@@ -118,16 +118,36 @@ def sign_flip_p(values: Floats, spread: Floats, two_sided: bool = False) -> Floa
     ndarray, shape (tests,)
         Share of flips, the observed signs among them, whose maximum over tests reaches the observed value.
     """
+    return max_t_p(sign_flips(len(values)), values, spread, two_sided)
+
+
+def max_t_p(weights: Floats, values: Floats, spread: Floats, two_sided: bool) -> Floats:
+    """Max-T test of a weighted sum over subjects, against the same sum with other weights.
+
+    Parameters
+    ----------
+    weights : ndarray, shape (R, n_subjects)
+        The observed weights first; under the null hypothesis all rows are equally likely.
+    values : ndarray, shape (n_subjects, tests)
+    spread : ndarray, shape (tests,)
+        What each test is divided by, the same for all weights. A test without spread gets 0.
+    two_sided : bool
+        Whether sums count by their size alone.
+
+    Returns
+    -------
+    ndarray, shape (tests,)
+        Share of rows, the observed one among them, whose maximum over tests reaches the observed value.
+    """
     scaled = np.where(spread > 0, values / np.where(spread > 0, spread, 1.0), 0.0)
     size = np.abs if two_sided else np.asarray
-    flips = sign_flips(len(values))
     step = max(1, MOST_AT_ONCE // scaled.shape[1])
     observed, maxima = np.empty(0), []
-    for first in range(0, len(flips), step):
-        statistics = size(flips[first : first + step] @ scaled)
+    for first in range(0, len(weights), step):
+        statistics = size(weights[first : first + step] @ scaled)
         observed = statistics[0] if first == 0 else observed
         maxima.append(statistics.max(axis=1))
     ranked = np.sort(np.concatenate(maxima))
     near = TIE * np.abs(scaled).sum(axis=0)
     reached = len(ranked) - np.searchsorted(ranked, observed - near, side="left")
-    return np.asarray(reached / len(flips), dtype=np.float64)
+    return np.asarray(reached / len(weights), dtype=np.float64)

@@ -50,6 +50,13 @@ class ArmEntry(Config):
     seed: int
 
 
+class Participants(Config):
+    """The column of the table of participants by which subjects are compared, and the values that it gives them."""
+
+    column: str
+    values: dict[str, str]
+
+
 class GroupConfig(Config):
     """The config of a `group` cell. A variant that `arms` doesn't name is an arm of its own."""
 
@@ -58,6 +65,7 @@ class GroupConfig(Config):
     conditions: tuple[ConditionEntry, ...] = Field(min_length=1)
     missing: tuple[MissingEntry, ...] = ()
     arms: tuple[ArmEntry, ...] = ()
+    participants: Participants | None = Field(None, json_schema_extra={"neutral": None})
 
 
 @dataclass(frozen=True)

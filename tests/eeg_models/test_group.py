@@ -3,109 +3,15 @@
 from __future__ import annotations
 
 import csv
-import io
-import json
-from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from made_up_world import artefact
-from safetensors.numpy import save
+from made_up_group import CHANNELS, Study, made_up
 
-from tasks.contract import Artefact, Cell, Context, Result
-from tasks.eeg.group import run, run_tests
+from tasks.eeg.group import run_tests
 from tasks.eeg.maxima import sign_flip_p
-
-Array = np.ndarray[Any, Any]
-CHANNELS = ("Fz", "Cz", "Pz")
-LEVELS = (0.0, 0.4)
-
-
-class Study:
-    """Made-up fits and nulls: `gain` (S, levels, C), `null` (S, B, levels, C)."""
-
-    def __init__(self, gain: Array, null: Array | None, channels: Sequence[Sequence[str]] | None = None) -> None:
-        self.pieces: dict[tuple[str, float], str] = {}
-        self.names = [f"S{number + 1:02d}" for number in range(len(gain))]
-        self.channels = channels or [CHANNELS] * len(gain)
-        self.removed: dict[str, list[str]] = {}
-        self.spots: list[list[float]] | None = [[0.0, 0.0, float(place)] for place in range(len(self.channels[0]))]
-        self.trf: list[Artefact] = []
-        self.permutations: list[Artefact] = []
-        self.conditions: list[dict[str, Any]] = []
-        for place, level in enumerate(LEVELS):
-            entries = []
-            for subject, name in enumerate(self.names):
-                blocks = []
-                if null is not None:
-                    half = null.shape[1] // 2
-                    for first, count in ((0, half), (half, null.shape[1] - half)):
-                        blocks.append(len(self.permutations))
-                        part = np.ascontiguousarray(null[subject, first : first + count, place])
-                        files = {"null.safetensors": save({"delta_r": part})}
-                        config = {"first": first, "count": count}
-                        self.permutations.append(artefact("permutations", f"p{len(self.permutations)}", files, config))
-                entries.append({"subject": name, "trf": len(self.trf), "permutations": blocks})
-                self.trf.append(self._fit(subject, level, gain[subject, place]))
-            self.conditions.append({"variant": "aligned", "noise_level": level, "subjects": entries})
-
-    def _fit(self, subject: int, level: float, gain: Array) -> Artefact:
-        reduced = np.full((4, gain.size), 0.05)
-        arrays = {
-            "r_full": reduced + gain,
-            "r_reduced": reduced,
-            "kernel": np.zeros((2, gain.size)),
-            "lags_s": np.zeros(2),
-        }
-        name, channels = self.names[subject], list(self.channels[subject])
-
-        def read(file: str) -> io.BytesIO:
-            table = {"subject": name, "pieces": list(self.pieces.get((name, level), "abcd")), "channels": channels}
-            return io.BytesIO(save(arrays) if file == "trf.safetensors" else json.dumps(table).encode())
-
-        return Artefact(f"t{len(self.trf)}", "trf", {}, {}, read)
-
-    def eeg(self, simulated: bool) -> list[Artefact]:
-        made = []
-        for name, channels in zip(self.names, self.channels, strict=True):
-            table = {"subject": name, "simulated": simulated, "channels": list(channels), "positions": self.spots}
-            table["removed"] = self.removed.get(name, [])
-            made.append(artefact("eeg", name, {"eeg.json": json.dumps(table).encode()}))
-        return made
-
-    def run(
-        self,
-        folder: Path,
-        missing: Sequence[dict[str, str]] = (),
-        simulated: bool = False,
-        alpha: float = 0.05,
-        arms: Sequence[dict[str, Any]] = (),
-    ) -> tuple[Result, dict[str, Any]]:
-        tested = bool(self.permutations)
-        config = {
-            "model": {"reduced": "acoustic_plus", "regressor": "onset", "tested": tested},
-            "alpha": alpha,
-            "conditions": self.conditions,
-            "missing": list(missing),
-            "arms": list(arms),
-        }
-        inputs = {"trf": tuple(self.trf), "eeg": tuple(self.eeg(simulated)), "permutations": tuple(self.permutations)}
-        folder.mkdir(exist_ok=True)
-        [result] = run([Cell("g", "group", config, inputs, folder)], Context())
-        written = folder / "group.json"
-        return result, json.loads(written.read_text()) if written.exists() else {}
-
-
-def made_up(n_subjects: int, effect: float, n_permutations: int = 99) -> tuple[Array, Array]:
-    """An effect at the second level's Cz; delta_r is -.002 on average where there is none."""
-    random = np.random.default_rng(1)
-    null = -0.002 + 0.001 * random.normal(size=(n_subjects, n_permutations, 2, 3))
-    gain = -0.002 + 0.001 * random.normal(size=(n_subjects, 2, 3))
-    gain[:, 1, 1] += effect
-    return gain, null
 
 
 def test_a_real_effect_is_claimed_where_it_is(tmp_path: Path) -> None:
@@ -249,47 +155,6 @@ def test_a_smaller_alpha_needs_more_subjects(tmp_path: Path) -> None:
     assert group["conditions"][1]["claimed"]
 
 
-def test_pieces_must_be_equal_over_conditions(tmp_path: Path) -> None:
-    study = Study(*made_up(7, 0.004))
-    study.pieces["S03", LEVELS[1]] = "abde"
-    study.pieces["S05", LEVELS[0]] = study.pieces["S05", LEVELS[1]] = "abef"
-    _, group = study.run(tmp_path)
-    [lost] = group["missing"]
-    assert lost["subject"] == "S03"
-    assert "c, e" in lost["reason"]
-    assert "same pieces" in lost["reason"]
-    assert "S03" not in group["subjects"]
-    assert group["pieces"]["S01"] == list("abcd")
-    assert group["pieces"]["S05"] == list("abef")
-    of_others = [entry["piece"] for entry in group["pieces_missing"] if entry["subject"] == "S01"]
-    own = [entry["piece"] for entry in group["pieces_missing"] if entry["subject"] == "S05"]
-    assert (own, of_others) == (["c", "d"], ["e", "f"])
-
-
-def test_incomplete_subjects_are_named_and_left_out(tmp_path: Path) -> None:
-    study = Study(*made_up(7, 0.004))
-    study.conditions[0]["subjects"].pop(2)
-    study.conditions[1]["subjects"][4]["permutations"].pop()
-    _, group = study.run(tmp_path, [{"subject": "S09", "reason": "file is damaged"}])
-    assert group["n_subjects"] == 5
-    assert group["subjects"] == ["S01", "S02", "S04", "S06", "S07"]
-    assert group["missing"] == [
-        {"subject": "S03", "reason": "no TRF for aligned at noise level 0"},
-        {"subject": "S05", "reason": "1 of 2 blocks of permutations for aligned at noise level 0.4"},
-        {"subject": "S09", "reason": "file is damaged"},
-    ]
-
-
-def test_a_group_without_complete_subjects_fails_with_names(tmp_path: Path) -> None:
-    study = Study(*made_up(2, 0.0))
-    study.conditions[0]["subjects"] = study.conditions[0]["subjects"][:1]
-    study.conditions[1]["subjects"] = study.conditions[1]["subjects"][1:]
-    result, _ = study.run(tmp_path)
-    assert result.failure is not None
-    assert "S01" in result.failure
-    assert "S02" in result.failure
-
-
 def test_untested_models_get_no_p_anywhere(tmp_path: Path) -> None:
     result, group = Study(made_up(6, 0.01)[0], None).run(tmp_path)
     assert not group["tested"]
@@ -297,50 +162,6 @@ def test_untested_models_get_no_p_anywhere(tmp_path: Path) -> None:
     assert not any(key.startswith("p_") or key == "p" or "excess" in key for key in group["conditions"][0])
     assert result.metrics["p_min"] is None
     assert result.metrics["delta_r_best"] == max(c["delta_r_mean"] for c in group["conditions"])
-
-
-def test_only_common_channels_are_compared(tmp_path: Path) -> None:
-    names = [CHANNELS] * 5 + [("Pz", "Fz", "Oz")]
-    gain, null = made_up(6, 0.0)
-    gain[5, :, 0], gain[5, :, 1] = 0.25, 0.5
-    _, group = Study(gain, null, names).run(tmp_path)
-    assert group["channels"] == ["Fz", "Pz"]
-    assert group["positions"] == [[0.0, 0.0, 0.0], [0.0, 0.0, 2.0]]
-    assert group["conditions"][0]["by_channel"][0] == pytest.approx(np.append(gain[:5, 0, 0], 0.5).mean())
-    assert group["conditions"][0]["by_channel"][1] == pytest.approx(np.append(gain[:5, 0, 2], 0.25).mean())
-
-
-def test_who_lacks_a_channel_is_named_with_the_n(tmp_path: Path) -> None:
-    names = [CHANNELS] * 4 + [("Pz", "Fz", "Oz"), CHANNELS]
-    study = Study(*made_up(6, 0.004), names)
-    study.removed["S05"] = ["Cz"]
-    study.pieces["S02", LEVELS[0]] = study.pieces["S02", LEVELS[1]] = "abce"
-    result, group = study.run(tmp_path, [{"subject": "S09", "reason": "file is damaged"}])
-    assert group["channels_missing"] == [
-        {"channel": "Cz", "subjects": ["S05"]},
-        {"channel": "Oz", "subjects": ["S01", "S02", "S03", "S04", "S06"]},
-    ]
-    assert group["n"] == {
-        "subjects": 6,
-        "subjects_known": 7,
-        "channels": 2,
-        "channels_known": 4,
-        "pieces": [4, 4],
-        "pieces_known": 5,
-    }
-    assert "S05 lacks Cz (bad, and not repaired): in no test, which are over 2 of 4 channels" in group["notes"]
-    assert "S01 lacks Oz: in no test, which are over 2 of 4 channels" in group["notes"]
-    assert "S01 lacks e: its means are over 4 of 5 pieces" in group["notes"]
-    assert "6 of 7 subjects with 4 of 5 pieces each" in group["verdict"]
-    assert "2 of 4 channels" in group["verdict"]
-    assert result.metrics["n_channels"] == 2
-
-
-def test_nothing_lacking_is_not_mentioned(tmp_path: Path) -> None:
-    _, group = Study(*made_up(8, 0.004)).run(tmp_path)
-    assert group["channels_missing"] == group["pieces_missing"] == []
-    assert not any("lacks" in note for note in group["notes"])
-    assert "(8 subjects;" in group["verdict"]
 
 
 def test_intervals_of_the_plotted_means(tmp_path: Path) -> None:
@@ -358,78 +179,6 @@ def test_intervals_of_the_plotted_means(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     _, one = Study(*made_up(1, 0.0)).run(tmp_path / "one")
     assert one["conditions"][0]["delta_r_ci"] is None
-
-
-def test_levels_are_compared_and_the_best_is_chosen(tmp_path: Path) -> None:
-    _, group = Study(*made_up(8, 0.004)).run(tmp_path)
-    [contrast] = group["contrasts"]
-    assert (contrast["family"], contrast["higher"], contrast["claimed"]) == ("levels", ["Cz"], True)
-    assert contrast["first"] == {"arm": "aligned", "levels": [0.4]}
-    [chosen] = group["chosen_level"]
-    assert sum(chosen["wins"].values()) == chosen["n_pieces"] == 4
-    assert group["intermediate"] == []
-    assert any('"intermediate is best" is not asked' in note for note in group["notes"])
-    assert any("tested over subjects alone" in note for note in group["notes"])
-
-
-def test_a_contrast_over_subjects_alone_is_no_claim(tmp_path: Path) -> None:
-    """What all listeners share on these stimuli differs between levels as much as chance makes it."""
-    gain, null = made_up(8, 0.004)
-    null = null + 0.02 * np.random.default_rng(5).normal(size=(1, null.shape[1], 1, 1))
-    _, group = Study(gain, null).run(tmp_path)
-    assert not any(condition["claimed"] for condition in group["conditions"])
-    [contrast] = group["contrasts"]
-    assert contrast["p"] <= 0.05
-    assert contrast["higher"] == ["Cz"]
-    assert not contrast["claimed"]
-
-
-def test_intermediate_levels_are_judged_by_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six levels, an effect at the four in the middle; without it nothing is said."""
-    monkeypatch.setattr("test_group.LEVELS", (0.0, 0.3, 0.4, 0.5, 0.6, 0.9))
-    random = np.random.default_rng(3)
-    null = -0.002 + 0.001 * random.normal(size=(8, 99, 6, 3))
-    gain = -0.002 + 0.001 * random.normal(size=(8, 6, 3))
-    _, without = Study(gain, null).run(tmp_path)
-    [judged] = without["intermediate"]
-    assert not judged["best"]
-    assert not judged["claimed_there"]
-    assert "intermediate" not in without["verdict"]
-    gain[:, 1:5, 1] += 0.004
-    _, group = Study(gain, null).run(tmp_path)
-    [judged] = group["intermediate"]
-    assert (judged["arm"], judged["best"], judged["channels"]) == ("aligned", True, ["Cz"])
-    assert "intermediate levels are above s = 0 and s = 0.9 in aligned" in group["verdict"]
-    assert not any("intermediate" in note for note in group["notes"])
-
-
-def test_seeds_of_an_arm_are_known_by_the_cell(tmp_path: Path) -> None:
-    study = Study(*made_up(8, 0.004))
-    for condition, name in zip(study.conditions, ("tanh seed=0", "tanh seed=1"), strict=True):
-        condition.update({"variant": name, "noise_level": 0.4})
-    arms = [{"variant": f"tanh seed={seed}", "arm": "tanh", "seed": seed} for seed in (0, 1)]
-    _, alone = study.run(tmp_path)
-    _, paired = study.run(tmp_path, arms=arms)
-    assert [row["family"] for row in alone["contrasts"]] == ["arms"]
-    assert paired["contrasts"] == [], "seeds of one arm are not contrasted"
-
-
-def test_clusters_are_named_or_their_lack_is(tmp_path: Path) -> None:
-    gain, null = made_up(8, 0.0)
-    wide = [f"E{number}" for number in range(9)]
-    gain, null = np.repeat(gain, 3, axis=2), np.repeat(null, 3, axis=3)
-    gain[:, 1, [0, 1, 3, 4]] += 0.004
-    study = Study(gain, null, [wide] * 8)
-    study.spots = [[0.03 * (place % 3 - 1), 0.03 * (place // 3 - 1), 0.08] for place in range(9)]
-    _, group = study.run(tmp_path)
-    [first, *_] = group["clusters"]
-    assert (first["variant"], first["noise_level"]) == ("aligned", 0.4)
-    assert set(first["channels"]) >= {"E0", "E1", "E3", "E4"}
-    assert first["p"] <= 0.05
-    study.spots = None
-    _, group = study.run(tmp_path)
-    assert group["clusters"] == []
-    assert "no clusters were looked for: the channels have no positions" in group["notes"]
 
 
 def test_the_long_table_has_every_piece_and_channel(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from orchestrator.storage import Storage
 if TYPE_CHECKING:
     from surprisal_house import House
 
+    from orchestrator.report import Report
+
 BUCKET = "studies"
 
 
@@ -117,3 +119,15 @@ def house(tmp_path: Path) -> House:
     from surprisal_house import made_house
 
     return made_house(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    """The report of a made-up study, and the folder it lies in; for reading alone."""
+    import made_up_study
+
+    from orchestrator.report import build
+
+    graph, ledger = made_up_study.make()
+    folder = tmp_path_factory.mktemp("report")
+    return build(graph, ledger, "demo", folder, tracking_uri="sqlite:///here/mlflow.db"), folder

@@ -251,7 +251,7 @@ def _eeg(
             "model": model, "tested": model == MODELS[0], "alpha": 0.05, "n_subjects": len(present), "subjects": present,
             "missing": [{"subject": s, "reason": f"subject {s}: no trial could be read"} for s in missing],
             "n_permutations": 1000 if model == MODELS[0] else 0, "simulated": simulated, "channels": list(CHANNELS),
-            "positions": positions(), "conditions": conditions, "verdict": "A verdict.",
+            "positions": positions(), "conditions": conditions, "verdict": "A verdict.", "kernels": _kernels(conditions),
         }  # fmt: skip
         cell = study.add(
             "group", f"group {model}", {"model": model}, model=model, tested=str(model == MODELS[0]).lower()
@@ -261,6 +261,20 @@ def _eeg(
                "listeners": [{"kind": "noise", "rejections": 8, "channels": 200, "bound": 21}, {"kind": "acoustic", "rejections": 3, "channels": 40, "bound": 7}, {"kind": "positive", "p": 0.001, "kernel_r": 0.97}]}  # fmt: skip
     cell = study.add("canaries", "canaries", {})
     ledger.finish(cell, {"canaries.json": json.dumps(content).encode()}, {"verdict": content["verdict"]})
+
+
+def _kernels(conditions: list[dict[str, Any]]) -> dict[str, Any]:
+    lags = [-0.05 + 0.0125 * step for step in range(33)]
+    rows = []
+    for row in conditions:
+        size = 8 * row["delta_r_mean"] * math.exp(-abs(row["noise_level"] - 0.4))
+        mean = [
+            size * (math.exp(-(((lag - 0.2) / 0.05) ** 2)) - 0.6 * math.exp(-(((lag - 0.1) / 0.03) ** 2)))
+            for lag in lags
+        ]
+        curve = {"mean": mean, "low": [value - 0.004 for value in mean], "high": [value + 0.005 for value in mean]}
+        rows.append({"variant": row["variant"], "noise_level": row["noise_level"], "curves": [curve]})
+    return {"channels": ["E31"], "lags_s": lags, "conditions": rows}
 
 
 def _condition(

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.manifest import resolve
 from orchestrator.planner import build
-from orchestrator.planner_eeg import reduce
+from orchestrator.planner_eeg_group import reduce
 from orchestrator.reading import UsageError, load_experiment
 from orchestrator.storage import Storage
 

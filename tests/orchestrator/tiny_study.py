@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from orchestrator.cli import app
 from orchestrator.graph import CellSpec
 from orchestrator.opening import Study, open_study
-from orchestrator.planner_eeg import reduce
+from orchestrator.planner_eeg_group import reduce
 from orchestrator.reasons import State
 from orchestrator.schedule import Schedule
 

@@ -15,6 +15,7 @@ TITLES = {
     "search": "Search",
     "cortical_tracking": "Cortical tracking of IC over noise levels",
     "scalp_maps": "Scalp maps",
+    "kernels": "Kernels of IC",
     "pitch_correlation": "IC and pitch surprisal over noise levels",
     "pitch_levels": "Each arm's noise level, chosen on dev tunes and judged on test tunes",
     "reconstruction": "Reconstruction from noised latents",
@@ -25,6 +26,7 @@ def draw_all(results: Results, folder: Path) -> tuple[dict[str, Path], list[Abse
     """Draw what the results allow into `folder`; a figure that can't be drawn is named, and the others go on."""
     from orchestrator.report.figures import (
         cortical_tracking,
+        kernels,
         pitch_correlation,
         pitch_levels,
         reconstruction,
@@ -37,6 +39,7 @@ def draw_all(results: Results, folder: Path) -> tuple[dict[str, Path], list[Abse
         "search": trials.draw,
         "cortical_tracking": cortical_tracking.draw,
         "scalp_maps": scalp_maps.draw,
+        "kernels": kernels.draw,
         "pitch_correlation": pitch_correlation.draw,
         "pitch_levels": pitch_levels.draw,
         "reconstruction": reconstruction.draw,

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
+from orchestrator.report import group_tables
+from orchestrator.report.eeg_results import Interval
 from orchestrator.report.eeg_tables import people
 from orchestrator.report.figures import style
-from orchestrator.report.results import Condition, Group, Interval, Results
+from orchestrator.report.results import Condition, Group, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,7 +80,8 @@ def _note(results: Results, groups: list[Group], width: float) -> list[str]:
     most = max(groups, key=lambda group: group.n_subjects)
     who = people(results, most).replace("listeners", "simulated listeners")
     text = f"Mean over {who}; median over channels of the mean over pieces. "
-    text += "Bars: 95 % intervals (bootstrap over subjects). Thin: each subject. "
+    text += "Bars: 95\u00a0% intervals (bootstrap over subjects). Thin: each subject. "
+    text += group_tables.ceiling_short(results.tested)
     return textwrap.wrap(text + _key(results), int(16.5 * (width - 0.9)))
 
 

@@ -1,4 +1,4 @@
-"""Where on the head IC adds: one map per claimed condition, or per variant's best; significant channels only."""
+"""Where on the head IC adds: each variant's best claimed level, or its best; significant channels, and clusters."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from orchestrator.report.eeg_results import Cluster
 from orchestrator.report.figures import style
 from orchestrator.report.results import Condition, Group, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS, MOST = 4, 8
+COLUMNS, MOST, MOST_CLUSTERS = 4, 8, 2
 
 
 def draw(results: Results) -> Figure | None:
@@ -28,11 +29,11 @@ def draw(results: Results) -> Figure | None:
     top = max((value for c in shown for value in _significant(group, c).values()), default=0.0)
     n_rows, n_columns = -(-len(shown) // COLUMNS), min(COLUMNS, len(shown))
     head = style.stamp_height(results) + 0.55
-    size = (max(2.5 * n_columns + 1.1, 6.6), 2.75 * n_rows + head)
+    size = (max(2.5 * n_columns + 1.1, 6.6), 2.85 * n_rows + head + 0.2)
     figure = Figure(figsize=size)
     axes = figure.subplots(n_rows, n_columns, squeeze=False)
     figure.subplots_adjust(
-        left=0.02, right=1 - 0.95 / size[0], top=1 - head / size[1], bottom=0.55 / size[1], hspace=0.35
+        left=0.02, right=1 - 0.95 / size[0], top=1 - head / size[1], bottom=0.8 / size[1], hspace=0.45
     )
     for axis in axes.flat[len(shown) :]:
         axis.set_axis_off()
@@ -40,9 +41,9 @@ def draw(results: Results) -> Figure | None:
         _head(axis, info, group, condition, top or 1.0)
     if top > 0:
         _colourbar(figure, size, top)
-    note = (
-        f"Significant channels only (p ≤ {group.alpha:g}, maximum over channels, levels and variants); dots mark them."
-    )
+    note = f"Coloured: significant channels (p ≤ {group.alpha:g}, maximum over channels, levels and variants), dotted."
+    if any(_clusters(group, condition) for condition in shown):
+        note += "\nRings: the cluster extends over these channels (mass, p over subjects); no claim."
     figure.text(0.02, 0.1 / size[1], note, fontsize=7.5, color=style.MUTED, va="bottom")
     style.stamp(figure, results)
     return figure
@@ -92,16 +93,45 @@ def _head(axes: Axes, info: Any, group: Group, condition: Condition, top: float)
         outlines="head",
         image_interp="linear",
         border=0.0,
-        mask=np.array([name in found for name in group.channels]),
-        mask_params={"marker": "o", "markersize": 2.6, "markerfacecolor": style.INK, "markeredgewidth": 0},
+        mask=np.ones(len(values), dtype=bool),
+        mask_params={"marker": "none", "linestyle": "none"},
     )
+    spots = next(xy for line in axes.get_lines() if len(xy := np.asarray(line.get_xydata())) == len(values))
+    if found:
+        dots = spots[[name in found for name in group.channels]]
+        axes.scatter(dots[:, 0], dots[:, 1], s=7, color=style.INK, linewidths=0, zorder=5)
+    clusters = _clusters(group, condition)
+    for cluster in clusters:
+        rings = spots[[name in cluster.channels for name in group.channels]]
+        axes.scatter(rings[:, 0], rings[:, 1], s=34, facecolors="none", edgecolors=style.INK, linewidths=0.9, zorder=4)
     axes.set_title(f"{condition.variant}\ns = {condition.noise_level:g}", fontsize=9, loc="center", weight="normal")
-    if not found:
+    if not found and not clusters:
         axes.text(0.5, 0.5, "none\nsignificant", transform=axes.transAxes, ha="center", va="center", color=style.MUTED)
+    lines = [_state(condition, len(found)), *(_extent(cluster) for cluster in clusters)]
+    below: dict[str, Any] = {
+        "transform": axes.transAxes,
+        "ha": "center",
+        "va": "top",
+        "fontsize": 8,
+        "color": style.MUTED,
+    }
+    axes.text(0.5, -0.04, "\n".join(lines), **below)
+
+
+def _state(condition: Condition, n: int) -> str:
     state = "claimed" if condition.claimed else "not claimed"
-    n = len(found)
-    text = f"{state}; {n} channel{'' if n == 1 else 's'}" if n else state
-    axes.text(0.5, -0.04, text, transform=axes.transAxes, ha="center", va="top", fontsize=8, color=style.MUTED)
+    return f"{state}; {n} channel{'' if n == 1 else 's'}" if n else state
+
+
+def _clusters(group: Group, condition: Condition) -> list[Cluster]:
+    """The clusters of a condition, those of the smallest p first, as many as can be told apart on a map."""
+    here = (condition.variant, condition.noise_level)
+    return [cluster for cluster in group.clusters if (cluster.variant, cluster.noise_level) == here][:MOST_CLUSTERS]
+
+
+def _extent(cluster: Cluster) -> str:
+    n = len(cluster.channels)
+    return f"cluster over {n} channel{'' if n == 1 else 's'}, p = {cluster.p:.2g}"
 
 
 def _colours() -> Any:
