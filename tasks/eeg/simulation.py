@@ -75,24 +75,31 @@ class Simulation:
         """The planted kernels as JSON values: per driver a kernel at lags ``k / sample_rate_hz`` and channels' weights.
 
         Kernels are those before the band-pass. For channels with latencies of their own the kernel is that of the mean
-        latency. Weights are those after the re-reference (topographies have a mean of 0 over the scalp).
+        latency. Weights are those of the channels that are kept, after the re-reference (topographies have a mean of 0
+        over the scalp).
         """
         rate = preprocessing.sample_rate_hz
         lags = np.arange(-round(0.1 * rate), round(0.5 * rate) + 1) / rate
         return {
             "lags_s": lags.tolist(),
-            "drivers": {part.driver: self._planted(part, lags, preprocessing.reference) for part in self.components},
+            "drivers": {part.driver: self._planted(part, lags, preprocessing) for part in self.components},
             "snr_db": self.snr_db,
         }
 
-    def _planted(self, part: Component, lags: Floats, reference: str) -> dict[str, Any]:
-        n_channels = len(self.sensors.names)
+    def _planted(self, part: Component, lags: Floats, preprocessing: PreprocessingConfig) -> dict[str, Any]:
+        names, reference = self.sensors.names, preprocessing.reference
         latency = float(part.latencies_s.mean())
-        moved = part.weights[n_channels:].mean() if reference == "mastoids" and part.weights.size > n_channels else 0.0
+        weights = part.weights[: len(names)]
+        if reference == "mastoids" and part.weights.size > len(names):
+            weights = weights - part.weights[len(names) :].mean()
+        if self.sensors.positions is not None:
+            if isinstance(reference, tuple):
+                weights = weights - weights[np.isin(names, reference)].mean()
+            weights = weights[preprocessing.kept(names)]
         return {
             "kernel": kernel(part.driver, latency, lags).tolist(),
             "latency_s": latency,
-            "weights": (part.weights[:n_channels] - moved).tolist(),
+            "weights": weights.tolist(),
         }
 
 

@@ -132,14 +132,14 @@ def test_cnd_subject_with_faults_in_some_trials(tmp_path: Path, corpus: Artefact
     names = biosemi_64().names
     assert table["bads"] == [names[5], names[9], names[20]]
     assert {trial["key"]: trial["bads_why"] for trial in table["trials"]} == {
-        "audio1/0": {names[5]: "not numbers or flat"},
-        "audio2/0": {names[9]: "not numbers or flat"},
+        "audio1/0": {names[5]: "flat"},
+        "audio2/0": {names[9]: "not numbers"},
         "audio2/1": {names[20]: "saturated"},
         "audio10/1": {},
     }
     assert {trial["key"]: trial["bads"] for trial in table["trials"]}["audio2/0"] == [names[9]]
     reasons = {part["trial"]: part["reason"] for part in table["skipped"]}
-    assert [part["piece"] for part in table["skipped"]] == ["audio10", "audio1"]
+    assert [part["piece"] for part in table["skipped"]] == ["audio10", "audio1", "audio2"]
     assert result.metrics["skipped"][0].startswith("trial 3 (audio10): every channel")
     assert table["other_channels"] == {"Mastoids": ["1", "2"]}
     assert "every channel" in reasons["3"]

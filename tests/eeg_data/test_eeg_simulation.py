@@ -7,8 +7,9 @@ import pytest
 
 from tasks.alignment import impulses
 from tasks.eeg.config import PreprocessingConfig, SimulationConfig
+from tasks.eeg.filtering import band_pass
 from tasks.eeg.montage import biosemi_64
-from tasks.eeg.preprocessing import band_pass, clean
+from tasks.eeg.preprocessing import clean
 from tasks.eeg.responses import SOURCES, Kind, kernel, mean_power, plan_component, responses, topography
 from tasks.eeg.simulation import (
     NOISE_REACH_M,
