@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestrator.graph import Graph
 from orchestrator.reasons import Reason, State
+from orchestrator.report.quality import SubjectQuality
 
 if TYPE_CHECKING:
     from orchestrator.ledger import Status
@@ -263,6 +264,7 @@ class Results:
     definitions: tuple[Score, ...] = ()
     surprisal: tuple[Score, ...] = ()
     subjects: tuple[SubjectScore, ...] = ()
+    quality: tuple[SubjectQuality, ...] = ()
     absences: tuple[Absence, ...] = ()
     exclusions: tuple[Absence, ...] = ()
     simulated: bool = False
