@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tasks.config import Config, distinct
 
 Positive = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
+REFERENCES = ("average", "mastoids", "none")
 Names = Annotated[tuple[Name, ...], AfterValidator(distinct)]
 
 
@@ -74,6 +75,14 @@ class PreprocessingConfig(Config):
     ica: IcaConfig | None = Field(None, json_schema_extra={"neutral": None})
     channels: Names | None = Field(None, json_schema_extra={"neutral": None})
 
+    @field_validator("reference", mode="before")
+    @classmethod
+    def _reference_is_known(cls, value: object) -> object:
+        """One sentence instead of one for each form that it might have had."""
+        if isinstance(value, str) and value not in REFERENCES:
+            raise ValueError(f"allowed are {', '.join(REFERENCES)}, or a list of channels")
+        return distinct(tuple(value)) if isinstance(value, list | tuple) else value
+
     @model_validator(mode="after")
     def _band_fits(self) -> PreprocessingConfig:
         low, high = self.band_hz
@@ -92,3 +101,19 @@ class PreprocessingConfig(Config):
         gone = self.reference if isinstance(self.reference, tuple) and len(self.reference) == 1 else ()
         wanted = names if self.channels is None else self.channels
         return [place for place, name in enumerate(names) if name in wanted and name not in gone]
+
+    def among(self, names: Sequence[str]) -> PreprocessingConfig:
+        """The same for another cap: channels that it lacks aren't named; where none is left, the average, or all."""
+
+        def there(wanted: Sequence[str] | None) -> tuple[str, ...] | None:
+            return tuple(name for name in wanted or () if name in names) or None
+
+        changes: dict[str, object] = {"channels": there(self.channels)}
+        if isinstance(self.reference, tuple):
+            changes["reference"] = there(self.reference) or "average"
+        if self.ica is not None:
+            n = self.ica.n_components
+            fewer = None if n is None else min(n, len(names))
+            changes["ica"] = self.ica.model_copy(update={"eog": there(self.ica.eog), "n_components": fewer})
+        found = self.model_copy(update=changes)
+        return found if found.kept(names) else found.model_copy(update={"channels": None})

@@ -16,6 +16,7 @@ from tasks.config import Config
 from tasks.contract import Artefact, Cell, Context, OpenFile, Result, TaskError
 from tasks.eeg.config import PreprocessingConfig, SimulationConfig
 from tasks.eeg.features import envelope, onsets
+from tasks.eeg.montage import biosemi_64
 from tasks.eeg.preprocessing import Clean, clean_all
 from tasks.eeg.quality import gaps, quality
 from tasks.eeg.raw import RawFiles
@@ -263,6 +264,9 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     for done, cell in enumerate(cells):
         config = EegCellConfig.of_signed(cell.config)
         scalp = not config.simulated or config.kind in ("listener", "positive")
+        if config.simulated and config.kind == "positive":  # it has the BioSemi cap, whatever the subjects have
+            own = config.preprocessing.among(biosemi_64().names)
+            config = config.model_copy(update={"preprocessing": own})
         try:
             if not config.simulated:
                 found = read_source(cell.input("corpus"), config.subject, config.cnd, config.raw, context.open_file)

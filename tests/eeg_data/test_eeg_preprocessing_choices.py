@@ -105,6 +105,10 @@ def test_references() -> None:
     assert config(channels=["Cz", "Fp1"]).kept(CAP.names) == [FP1, CZ]
     with pytest.raises(ValidationError, match="nothing is left of Cz"):
         config(channels=["Cz"], reference=["Cz"])
+    with pytest.raises(ValidationError, match="allowed are average, mastoids, none, or a list of channels"):
+        config(reference="linked")
+    foreign = config(channels=["E1"], reference=["E2", "Cz"], ica={"n_components": 99, "eog": ["E3"]})
+    assert foreign.among(CAP.names) == config(reference=["Cz"], ica={"n_components": 64})
     with pytest.raises(TaskError, match=r"preprocessing\.channels: there is no channel XX"):
         clean(trial(data), CAP, config(channels=["Cz", "XX"]), None)
 

@@ -105,10 +105,20 @@ def test_channels_that_are_asked_for(corpus: Artefact, surprisal: Artefact, make
     assert table["truth"]["drivers"]["ic"]["weights"] == [weights[place] for place in places]
     ratio = arrays["audio1/0"].std() / whole["audio1/0"][:, places].std()
     np.testing.assert_allclose(arrays["audio1/0"], ratio * whole["audio1/0"][:, places], rtol=1e-4, atol=1e-4)
-    unknown = simulated("positive", preprocessing={"channels": ["Pz", "Qz"]})
-    result, _, _ = outcome(make_cell("c", "eeg", unknown, **inputs))
+    foreign = {"channels": ["Pz", "Fz", "E7"], "reference": ["E57", "E100"], "ica": {"eog": ["E8"], "n_components": 3}}
+    _, other, table = outcome(make_cell("c", "eeg", simulated("positive", preprocessing=foreign), **inputs))
+    assert table["channels"] == ["Pz", "Fz"], "a canary has its own cap, whatever the subjects' channels are called"
+    assert table["ica"]["eog"] == ["Fp1", "Fpz", "Fp2", "AF7", "AF8"]
+    assert other["audio1/0"].shape == arrays["audio1/0"].shape
+
+
+def test_listeners_are_refused_channels_that_they_lack(
+    corpus: Artefact, pitch_surprisal: Artefact, make_cell: MakeCell
+) -> None:
+    config = simulated("listener", preprocessing={"channels": ["Pz", "Qz"]})
+    result, _, _ = outcome(make_cell("a", "eeg", config, corpus=corpus, pitch_surprisal=pitch_surprisal))
     assert result.failure is not None
-    assert result.failure.startswith("subject-positive: preprocessing.channels: there is no channel Qz; allowed are")
+    assert result.failure.startswith("subject-listener: preprocessing.channels: there is no channel Qz; allowed are")
 
 
 def test_listeners_need_notes_and_acoustic_canaries_do_not(
