@@ -13,6 +13,7 @@ from tasks.contract import TaskError
 from tasks.eeg.config import PreprocessingConfig
 from tasks.eeg.montage import biosemi_64
 from tasks.eeg.preprocessing import Clean, clean, clean_all
+from tasks.eeg.quality import gaps, quality
 from tasks.eeg.trials import Sensors, Trial
 
 RATE = 128
@@ -126,6 +127,22 @@ def test_short_gaps_are_bridged_and_long_ones_cost_the_channel_its_trial() -> No
     assert bridged.bridged == ("Cz",)
     truth = clean(trial(whole), CAP, config(), None).data[:, CZ]
     assert np.abs(bridged.data[:, CZ] - truth).max() < 0.2 * truth.std()
+
+
+def test_quality_counts_what_is_cut_marked_and_bridged() -> None:
+    data = field()[:, : 21 * RATE - 7]
+    data[CZ, 1000:1003] = np.nan
+    data[OZ, 1000:1100] = np.nan
+    heard = replace(trial(data), bad_spans=((1.0, 3.0, "BAD_a"), (2.0, 3.5, "BAD_b")))
+    done = {heard.key: clean(heard, CAP, config(gap_max_s=0.05), None)}
+    (row,) = quality([heard], done, [], 64)
+    assert (row["heard_s"], row["kept_s"], row["cut_samples"], row["marked_s"]) == (20.0, round(1276 / 64, 3), 4, 2.5)
+    assert (row["bad"], row["bridged"], row["interpolated"]) == ({"Oz": "not numbers"}, ["Cz"], round(1 / 64, 4))
+    assert [str(part) for part in gaps([heard], done)] == [
+        "trial 1 (piece): channel Oz: 100 samples are not numbers; in this trial the channel is interpolated from the "
+        "others",
+        "trial 1 (piece): channel Cz: 3 samples are not numbers; bridged by straight lines",
+    ]
 
 
 def with_blinks(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
