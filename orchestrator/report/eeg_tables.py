@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.report import quality
 from orchestrator.report.eeg_results import Chosen, Cluster, Contrast, Intermediate, Interval, Setting
 from orchestrator.report.pitch_arms import arms
 from orchestrator.report.results import Group, Results
@@ -165,6 +166,7 @@ def csvs(results: Results) -> dict[str, Table]:
         "contrasts.csv": _contrast_table(results),
         "chosen_level.csv": _chosen_table(results),
         "clusters.csv": _cluster_table(results),
+        "quality.csv": quality.table(results),
     }
 
 

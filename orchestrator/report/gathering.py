@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.reasons import SENTENCES, Reason, State
+from orchestrator.report.quality import SubjectQuality
 from orchestrator.report.results import (
     Absence,
     Canaries,
@@ -42,7 +43,7 @@ def gather(graph: Graph, ledger: Ledger, study: str, states: States | None = Non
     arms |= {c.labels["variant"]: arms[c.labels["trained"]] for c in graph if c.labels.get("trained") in arms}
     groups = tuple(filter(None, map(reader.group, reader.done("group"))))
     canaries = next(filter(None, map(reader.canaries, reader.done("canaries"))), None)
-    subjects = reader.subjects()
+    subjects, quality = reader.subjects(), reader.quality()
     long = reader.long()
     return Results(
         study=study,
@@ -57,6 +58,7 @@ def gather(graph: Graph, ledger: Ledger, study: str, states: States | None = Non
         definitions=tuple(reader.score(cell, "noise_level", "definitions.csv") for cell in reader.compared()),
         surprisal=tuple(reader.score(cell, "noise_level") for cell in reader.done("surprisal")),
         subjects=subjects,
+        quality=quality,
         absences=(*reader.absences, *reader.not_done(), *_of_groups(groups), *_not_asked(graph)),
         exclusions=reader.exclusions(),
         simulated=any(g.simulated for g in groups) or any(s.simulated for s in subjects) or simulates(graph),
@@ -145,6 +147,13 @@ class _Reader:
             labels = (cell.labels.get("variant", ""), cell.labels.get("noise_level", ""), cell.labels.get("model", ""))
             scores.append(SubjectScore(*labels, subject, simulated, cell.signature, status.metrics))
         return tuple(scores)
+
+    def quality(self) -> tuple[SubjectQuality, ...]:
+        """How good each subject's EEG was, by name; canaries aside, and simulations of which nothing is to be said."""
+        cells = [cell for cell in self.done("eeg") if not cell.labels.get("subject", "").startswith("canary-")]
+        told = [cell for cell in cells if "eeg.json" in getattr(self.status(cell), "files", {})]
+        found = filter(None, (self._parsed(cell, "eeg.json", SubjectQuality) for cell in told))
+        return tuple(sorted((part for part in found if part.worth_showing), key=lambda part: part.subject))
 
     def not_done(self) -> tuple[Absence, ...]:
         """Failures by their own sentence (each once); what waits for them or was never run by number."""

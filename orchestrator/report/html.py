@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.report import eeg_tables, group_tables, pitch_tables, solver_audit, tables
+from orchestrator.report import eeg_tables, group_tables, pitch_tables, quality, solver_audit, tables
 from orchestrator.report.figures import TITLES
 from orchestrator.report.results import Results
 from orchestrator.report.solver import precisions, warning
@@ -83,6 +83,8 @@ def page(
         solver_audit_rows=solver_audit.rows(results),
         definition_header=definition_header,
         definition_rows=definition_rows,
+        quality_header=quality.HEADER,
+        quality_rows=quality.rows(results),
         solver_warning=warning(precisions(results)),
         missing=[(group.model, entry) for group in results.groups for entry in group.missing],
         files=files,

@@ -6,6 +6,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.report.quality import cleaning
 from orchestrator.report.results import Group, Results
 from orchestrator.report.solver import precisions
 from tasks.eeg.nulls import WORDS
@@ -210,7 +211,7 @@ def _eeg(results: Results) -> str:
     if "lag_min_s" in trf:
         text += f" with lags {1000 * float(trf['lag_min_s']):g}..{1000 * float(trf['lag_max_s']):g} ms"
     text += ", cross-validated by piece; Δr is the gain of the full model (with IC) over the reduced one, median over "
-    text += "channels of the mean over pieces. "
+    text += "channels of the mean over pieces. " + cleaning(results.configs.get("eeg", ()))
     return text + "Δr against the envelope alone is the paper's definition, not evidence of prediction."
 
 

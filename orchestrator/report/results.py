@@ -22,6 +22,7 @@ from orchestrator.report.eeg_results import (
     Kernels,
     N,
 )
+from orchestrator.report.quality import SubjectQuality
 
 if TYPE_CHECKING:
     from orchestrator.ledger import Status
@@ -190,6 +191,7 @@ class Results:
     definitions: tuple[Score, ...] = ()
     surprisal: tuple[Score, ...] = ()
     subjects: tuple[SubjectScore, ...] = ()
+    quality: tuple[SubjectQuality, ...] = ()
     absences: tuple[Absence, ...] = ()
     exclusions: tuple[Absence, ...] = ()
     simulated: bool = False

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from tasks.config import Config, Distinct
 from tasks.eeg.feature_config import ACOUSTICS, OF_LATENTS, FeatureConfig, Names
+from tasks.eeg.preprocessing_config import PreprocessingConfig as PreprocessingConfig
 
 Lag = Annotated[float, Field(ge=-5, le=5)]
 MAX_BLOCKS = 1000
@@ -20,7 +21,10 @@ class SimulationConfig(Config):
     """Simulated listeners: they answer to symbolic pitch surprisal, a compressive envelope and onsets.
 
     `snr_db` is the power of the whole response over the noise in 1-8 Hz, mean over channels; `surprisal_share` is the
-    part of the response's power that follows pitch surprisal.
+    part of the response's power that follows pitch surprisal. `alpha_db` adds an occipital alpha rhythm whose power in
+    8-13 Hz is that many dB over the noise's (mean over channels), with each listener's own frequency and strength; it
+    doesn't count as noise in `snr_db`. With `vary_noise` the noise's slope over frequency and its covariance over the
+    scalp differ between listeners.
     """
 
     n_subjects: int = Field(6, ge=1)
@@ -28,6 +32,8 @@ class SimulationConfig(Config):
     repetitions: int = Field(1, ge=1)
     snr_db: float = -12.0
     surprisal_share: float = Field(0.4, ge=0, le=1)
+    alpha_db: float | None = Field(None, json_schema_extra={"neutral": None})
+    vary_noise: bool = Field(False, json_schema_extra={"neutral": False})
 
 
 class CndConfig(Config):
@@ -63,29 +69,6 @@ class ExpectConfig(Config):
 
     subjects: int = Field(ge=1)
     pieces: int = Field(ge=2)
-
-
-class PreprocessingConfig(Config):
-    """Band-pass (zero-phase Butterworth, order 2 each side), resampling, bad channels, reference.
-
-    The defaults are those of Di Liberto et al. 2020 (eLife 51784), with the average reference instead of the mastoids.
-    A channel is bad when its standard deviation is more than `bad_channel_std_ratio` times the channels' median, or
-    less than the median over it; so is one that the file marks, and one that is saturated: more than
-    `saturated_share` of its samples lie in stretches of 5 or more at its largest or smallest value (None: not asked).
-    """
-
-    band_hz: tuple[Positive, Positive] = (1.0, 8.0)
-    sample_rate_hz: int = Field(64, ge=2)
-    reference: Literal["average", "mastoids"] = "average"
-    bad_channel_std_ratio: float = Field(3.0, gt=1)
-    saturated_share: Annotated[float, Field(gt=0, lt=1)] | None = Field(0.01, json_schema_extra={"neutral": None})
-
-    @model_validator(mode="after")
-    def _band_fits(self) -> PreprocessingConfig:
-        low, high = self.band_hz
-        if not low < high <= self.sample_rate_hz / 2:
-            raise ValueError(f"band_hz: {low:g}-{high:g} Hz must rise and end at or below half of sample_rate_hz")
-        return self
 
 
 class ModelConfig(Config):
@@ -273,5 +256,7 @@ class EegConfig(Config):
                 f"simulation.sample_rate_hz ({self.simulation.sample_rate_hz})"
             )
         if wanted.reference == "mastoids":
-            raise ValueError("preprocessing.reference: simulated listeners have no mastoids; allowed is average")
+            raise ValueError(
+                "preprocessing.reference: simulated listeners have no mastoids; allowed are average, none, [channels]"
+            )
         return self

@@ -1,33 +1,31 @@
-"""Cleans one trial: band-pass, exact resampling, bad channels, reference."""
+"""Cleans EEG: band-pass, exact resampling, bad channels, eyes, reference."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
-from functools import lru_cache
 from typing import Any, Literal
 
-import mne
 import numpy as np
-import numpy.typing as npt
-from scipy.signal import resample_poly
 
 from tasks.contract import TaskError
-from tasks.eeg.config import PreprocessingConfig
+from tasks.eeg.bad_channels import (
+    Bools,
+    any_of,
+    bridged,
+    dead,
+    deviant,
+    interpolated,
+    pooled,
+    told_by_itself,
+)
+from tasks.eeg.filtering import band_pass, in_band, n_samples_of
+from tasks.eeg.ica import FIT_FROM_HZ, eyes_of, without_eyes
+from tasks.eeg.preprocessing_config import IcaConfig, PreprocessingConfig
 from tasks.eeg.trials import Floats, Sensors, Trial
 
-Bools = npt.NDArray[np.bool_]
-
-ORDER = 2
-"""Of each side's Butterworth filter, run forwards and backwards (Di Liberto et al. 2020)."""
-
-SHORTER_BY_MAX_S = 0.1
-"""An EEG that ends this much before its recording does is still used; one that ends earlier is not."""
-
-SATURATED_RUN = 5
-"""So many equal samples at a channel's largest or smallest value are an amplifier at its limit."""
-
-_MAX_RATIO = 4096
+Reference = Literal["average", "mastoids", "none"] | tuple[str, ...] | None
+"""What is subtracted; a tuple names channels, None is ``none``."""
 
 
 @dataclass(frozen=True)
@@ -43,247 +41,245 @@ class Clean:
     unrepaired : tuple of str
         Those of them that could not be interpolated, because positions are unknown.
     why : dict of str to str
-        By bad channel, the first that holds: not numbers or flat, marked bad, saturated, deviant.
+        By bad channel, the first that holds: not numbers, flat, marked bad, saturated, noisy, quiet.
+    not_numbers : dict of str to int
+        By channel, how many samples weren't numbers.
+    bridged : tuple of str
+        Channels in which all of these were bridged.
     """
 
     data: Floats
     bads: tuple[str, ...]
     unrepaired: tuple[str, ...]
     why: dict[str, str] = field(default_factory=dict)
+    not_numbers: dict[str, int] = field(default_factory=dict)
+    bridged: tuple[str, ...] = ()
 
 
-@lru_cache(maxsize=16)
-def _butterworth(rate: float, edge_hz: float, kind: Literal["highpass", "lowpass"]) -> Any:
-    design = {"order": ORDER, "ftype": "butter", "output": "sos"}
-    return mne.filter.construct_iir_filter(
-        design, f_pass=[edge_hz], sfreq=rate, btype=kind, return_copy=False, verbose="ERROR"
-    )
+@dataclass(frozen=True)
+class _Filtered:
+    """A trial that is filtered, resampled and cut, before its channels are compared."""
+
+    trial: Trial
+    data: Floats
+    mastoids: Floats | None
+    eog: Floats | None
+    faults: Mapping[str, Bools]
+    not_numbers: dict[str, int]
+    bridged: tuple[str, ...]
 
 
-def band_pass(data: Floats, rate: float, band_hz: tuple[float, float]) -> Floats:
-    """Zero-phase Butterworth high-pass, then low-pass, each of order 2 and run in both directions.
-
-    Parameters
-    ----------
-    data : ndarray, shape (C, samples)
-        Any unit; finite.
-    rate : float
-        Samples per second.
-    band_hz : (low, high)
-        Edges in Hz, where the gain is one half. A `high` at or above half of `rate` leaves the low-pass out.
-
-    Returns
-    -------
-    ndarray of float64, shape (C, samples)
-        Ends are extended by odd reflection before filtering.
-    """
-    low, high = band_hz
-    kinds: list[tuple[float, Literal["highpass", "lowpass"]]] = [(low, "highpass"), (high, "lowpass")]
-    result = data
-    for edge, kind in kinds:
-        if edge < rate / 2:
-            params = _butterworth(rate, edge, kind)
-            edges = (edge, None) if kind == "highpass" else (None, edge)
-            result = mne.filter.filter_data(
-                result, rate, *edges, method="iir", iir_params=params, phase="zero", verbose="ERROR"
-            )
-    return result
+def _filtered(trial: Trial, sensors: Sensors, config: PreprocessingConfig, repair: bool) -> _Filtered:
+    n_samples = n_samples_of(trial, config.sample_rate_hz)
+    raw = bridged(trial.data, int(config.gap_max_s * trial.sample_rate_hz))
+    lost = dead(raw)
+    if lost.all():
+        raise TaskError("every channel is flat or holds values that are not numbers")
+    rows = [np.where(lost[:, None], 0.0, raw)]
+    others = [trial.mastoids if config.reference == "mastoids" else None, trial.eog if config.ica and repair else None]
+    for other in others:
+        if other is not None:
+            rows.append(np.nan_to_num(np.where(dead(other)[:, None], 0.0, other)))
+    parts = np.split(in_band(np.concatenate(rows), trial, config)[:, :n_samples], np.cumsum([len(r) for r in rows]))
+    data, rest = parts[0], iter(parts[1:])
+    mastoids, eog = (None if other is None else next(rest) for other in others)
+    counts = (~np.isfinite(trial.data)).sum(axis=1)
+    broken = {sensors.names[place]: int(counts[place]) for place in np.flatnonzero(counts)}
+    mended = tuple(name for name in broken if np.isfinite(raw[sensors.names.index(name)]).all())
+    faults = told_by_itself(trial, raw, sensors, config, repair)
+    return _Filtered(trial, data, mastoids, eog, faults, broken, mended)
 
 
-def resample_from(data: Floats, start: int, rate: float, new_rate: int) -> Floats:
-    """Resample so that old sample `start` becomes sample 0 of the result, exactly.
-
-    Parameters
-    ----------
-    data : ndarray, shape (C, samples)
-        Signals at `rate`.
-    start : int
-        Index of the instant 0.
-    rate, new_rate : float, int
-        Samples per second before and after; their ratio must be one of integers up to 4096.
-
-    Returns
-    -------
-    ndarray of float64, shape (C, samples after `start`)
-
-    Raises
-    ------
-    TaskError
-        If the ratio of the rates is not one of small integers, or `rate` is below `new_rate`.
-
-    Notes
-    -----
-    ``mne.filter.resample`` fits a whole number of samples to the whole input, so its rate is off by up to half a sample
-    over the length of the trial when that is not a multiple of the ratio; hence scipy's polyphase filter.
-    """
-    ratio = Fraction(new_rate) / Fraction(rate).limit_denominator(1000)
-    up, down = ratio.numerator, ratio.denominator
-    if up > down:
-        raise TaskError(
-            f"sampling rate {rate:g} Hz is below preprocessing.sample_rate_hz ({new_rate}): lower the latter"
-        )
-    if max(up, down) > _MAX_RATIO:
-        raise TaskError(
-            f"sampling rate {rate!r} Hz cannot be brought to {new_rate} Hz exactly: the ratio must be one of integers "
-            f"up to {_MAX_RATIO}; resample the file to a whole rate first"
-        )
-    if up == down:
-        return data[:, start:]
-    whole = start // down
-    resampled: Floats = resample_poly(data[:, start - whole * down :], up, down, axis=1, padtype="antireflect")
-    return resampled[:, whole * up :]
+def _deviants(filtered: Sequence[_Filtered], sensors: Sensors, config: PreprocessingConfig) -> list[Any]:
+    """Of every trial, the channels that deviate in it, or in the subject; or why that can't be said."""
+    known = [any_of(part.faults) for part in filtered]
+    if config.bad_channels.per == "trial":
+        deviations = [part.data.std(axis=1) for part in filtered]
+        return [_tried(deviant, *pair, sensors, config) for pair in zip(deviations, known, strict=True)]
+    usable = [place for place, bad in enumerate(known) if 2 * int(bad.sum()) <= len(bad)] or range(len(known))
+    data = [filtered[place].data[:, _unmarked(filtered[place], config)] for place in usable]
+    together = pooled(data, [known[place] for place in usable])
+    everywhere = np.asarray(np.logical_and.reduce([known[place] for place in usable]))
+    return [_tried(deviant, together, everywhere, sensors, config)] * len(filtered)
 
 
-def _n_samples(trial: Trial, rate: int) -> int:
-    """Samples of the cleaned trial: as many as fit in both the recording and the EEG."""
-    heard = trial.data.shape[1] - trial.start_sample
-    missing_s = trial.duration_s - heard / trial.sample_rate_hz
-    if missing_s > SHORTER_BY_MAX_S:
-        raise TaskError(
-            f"the EEG ends {missing_s:.2f} s before {trial.recording} does "
-            f"({heard / trial.sample_rate_hz:.2f} s of {trial.duration_s:.2f} s; up to {SHORTER_BY_MAX_S} s is allowed)"
-        )
-    exact = Fraction(min(trial.duration_s, heard / trial.sample_rate_hz)).limit_denominator(10**7)
-    return int(exact * rate)
+def _unmarked(part: _Filtered, config: PreprocessingConfig) -> Bools:
+    """Samples that no annotation calls bad; all of them where that leaves none."""
+    times = np.arange(part.data.shape[1]) / config.sample_rate_hz
+    marked = np.zeros(times.size, dtype=np.bool_)
+    for from_s, to_s, _ in part.trial.bad_spans:
+        marked |= (times >= from_s) & (times < to_s)
+    return np.asarray(~marked | marked.all())
 
 
-def _dead(data: Floats) -> Bools:
-    """Channels with a sample that is not a number, or with one value throughout."""
-    with np.errstate(invalid="ignore"):
-        return np.asarray(~np.isfinite(data).all(axis=1) | (np.ptp(data, axis=1) == 0))
+def _tried(step: Any, *given: Any) -> Any:
+    """What a step gives, or the error by which it refuses."""
+    try:
+        return step(*given)
+    except TaskError as error:
+        return error
 
 
-def saturated(data: Floats) -> Floats:
-    """Share of each channel's samples that lie in stretches of 5 or more at its largest or smallest value.
-
-    Parameters
-    ----------
-    data : ndarray, shape (C, samples)
-        As recorded, before any filter; channels that are flat or not finite get 0.
-
-    Returns
-    -------
-    ndarray of float64, shape (C,)
-    """
-    shares = np.zeros(len(data))
-    for place, values in enumerate(data):
-        low, high = values.min(), values.max()
-        if not low < high:  # flat, or with NaN
-            continue
-        for limit in (low, high):
-            edges = np.flatnonzero(np.diff(np.concatenate([[0], values == limit, [0]]).astype(np.int8)))
-            lengths = edges[1::2] - edges[::2]
-            shares[place] += lengths[lengths >= SATURATED_RUN].sum() / values.size
-    return shares
+def _bad(part: _Filtered, deviants: Any) -> dict[str, Bools]:
+    """All faults of a trial's channels; raises if too many have one."""
+    if isinstance(deviants, TaskError):
+        raise deviants
+    faults = {**part.faults, **deviants}
+    bad = any_of(faults)
+    if 2 * int(bad.sum()) > len(bad):
+        raise TaskError(f"{int(bad.sum())} of {len(bad)} channels are bad, more than half")
+    return faults
 
 
-def _deviant(data: Floats, dead: Bools, ratio: float) -> Bools:
-    """Channels whose standard deviation is more than `ratio` times, or less than 1/`ratio` of, the median one."""
-    deviation = data.std(axis=1)
-    median = np.median(deviation[~dead])
-    return np.asarray(~dead & ((deviation > ratio * median) | (deviation < median / ratio)))
-
-
-def _told_by_itself(trial: Trial, sensors: Sensors, config: PreprocessingConfig) -> dict[str, Bools]:
-    """Channels that are bad however their filtered course compares with the others'."""
-    marked = np.array([name in trial.marked_bads for name in sensors.names])
-    if config.saturated_share is None:
-        return {"marked bad": marked}
-    return {"marked bad": marked, "saturated": saturated(trial.data) > config.saturated_share}
-
-
-def _interpolated(data: Floats, bad: Bools, sensors: Sensors, rate: int) -> Floats:
-    """Spherical splines (Perrin et al. 1989) from the good channels."""
-    info = mne.create_info(list(sensors.names), rate, "eeg", verbose="ERROR")
-    raw = mne.io.RawArray(data, info, verbose="ERROR")
-    for channel, position in zip(
-        raw.info["chs"], sensors.positions if sensors.positions is not None else (), strict=True
-    ):
-        channel["loc"][:3] = position
-    raw.info["bads"] = [name for name, flag in zip(sensors.names, bad, strict=True) if flag]
-    raw.interpolate_bads(reset_bads=True, origin=(0.0, 0.0, 0.0), verbose="ERROR")
-    repaired: Floats = raw.get_data()
-    return repaired
-
-
-def _referenced(data: Floats, good: Bools, mastoids: Floats | None, reference: str | None) -> Floats:
+def _referenced(data: Floats, good: Bools, part: _Filtered, reference: Reference, sensors: Sensors) -> Floats:
     if reference == "average":
         if len(data) == 1:
             raise TaskError("one channel less its own average is nothing; use preprocessing.reference: mastoids")
         return np.asarray(data - data[good].mean(axis=0))
     if reference == "mastoids":
-        if mastoids is None:
+        if part.mastoids is None:
             raise TaskError(
                 "no mastoid channels (extChan) are in the file, and preprocessing.reference is mastoids; use average"
             )
-        usable = ~_dead(mastoids)
+        usable = ~dead(part.mastoids)
         if not usable.any():
             raise TaskError("both mastoid channels are flat or not numbers; use preprocessing.reference: average")
-        return np.asarray(data - mastoids[usable].mean(axis=0))
+        return np.asarray(data - part.mastoids[usable].mean(axis=0))
+    if isinstance(reference, tuple):
+        named = good & np.isin(sensors.names, reference)
+        if not named.any():
+            raise TaskError(f"preprocessing.reference: {', '.join(reference)}: bad, and without positions not mended")
+        return np.asarray(data - data[named].mean(axis=0))
     return data
 
 
-def clean(
-    trial: Trial,
+def _need_names(key: str, wanted: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse channels under ``preprocessing.<key>`` that there aren't."""
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise TaskError(
+            f"preprocessing.{key}: there is no channel {', '.join(unknown)}; allowed are {', '.join(names)}"
+        )
+
+
+def clean_all(
+    trials: Sequence[Trial],
     sensors: Sensors,
     config: PreprocessingConfig,
-    reference: Literal["average", "mastoids"] | None,
+    reference: Reference,
     repair: bool = True,
-) -> Clean:
-    """Clean one trial; every step but the finding of bad channels is linear.
+) -> tuple[list[Clean | TaskError], dict[str, Any] | None]:
+    """Clean one subject's trials; every step but the finding of bad channels and of the eyes' components is linear.
 
     Parameters
     ----------
-    trial : Trial
+    trials : sequence of Trial
         As recorded, padding included.
     sensors : Sensors
-        Its C channels.
+        Their C channels.
     config : PreprocessingConfig
-        Band, rate, and what makes a channel bad.
-    reference : {"average", "mastoids"} or None
+        Band, rate, what makes a channel bad, ICA.
+    reference : str, tuple of str or None
         Subtracted at the end; None leaves channels as they are.
     repair : bool
-        Whether to look for bad channels and interpolate them.
+        Whether to look for bad channels, interpolate them, and take out the eyes.
 
     Returns
     -------
-    Clean
+    found, ica : list and dict or None
+        Of every trial what became of it, or why it can't be used (the EEG is too short, more than half of the channels
+        are bad, the reference is missing); and what was removed as eyes.
 
     Raises
     ------
     TaskError
-        If the trial can't be used: the EEG is too short, more than half of the channels are bad, or the reference is
-        missing.
+        If a channel of the config isn't there, or ICA is asked for and impossible.
     """
-    n_samples = _n_samples(trial, config.sample_rate_hz)
-    dead = _dead(trial.data)
-    if dead.all():
-        raise TaskError("every channel is flat or holds values that are not numbers")
-    both = [np.where(dead[:, None], 0.0, trial.data)]
-    if trial.mastoids is not None and reference == "mastoids":
-        both.append(np.nan_to_num(np.where(_dead(trial.mastoids)[:, None], 0.0, trial.mastoids)))
-    filtered = band_pass(np.concatenate(both), trial.sample_rate_hz, config.band_hz)
-    filtered = resample_from(filtered, trial.start_sample, trial.sample_rate_hz, config.sample_rate_hz)[:, :n_samples]
-    data, mastoids = filtered[: len(dead)], filtered[len(dead) :]
-    faults = {"not numbers or flat": dead}
-    if repair:
-        faults |= _told_by_itself(trial, sensors, config)
-        known = np.logical_or.reduce(list(faults.values()))
-        if known.all():
-            raise TaskError("every channel is flat, saturated, marked bad or holds values that are not numbers")
-        faults["deviant"] = _deviant(data, known, config.bad_channel_std_ratio)
-    bad = np.logical_or.reduce(list(faults.values()))
-    if 2 * int(bad.sum()) > len(bad):
-        raise TaskError(f"{int(bad.sum())} of {len(bad)} channels are bad, more than half")
-    mendable = sensors.positions is not None
-    if bad.any() and mendable:
-        data = _interpolated(data, bad, sensors, config.sample_rate_hz)
-    good = ~bad | mendable
-    data = _referenced(data, good, mastoids if len(mastoids) else None, reference)
+    if isinstance(reference, tuple):
+        _need_names("reference", reference, sensors.names)
+    if repair and config.channels is not None:
+        _need_names("channels", config.channels, sensors.names)
+    config = config.model_copy(update={"reference": reference or "none"})
+    found: list[Any] = [_tried(_filtered, trial, sensors, config, repair) for trial in trials]
+    places = [place for place, part in enumerate(found) if isinstance(part, _Filtered)]
+    parts = {place: found[place] for place in places}
+    deviants = _deviants(list(parts.values()), sensors, config) if repair and parts else [{}] * len(parts)
+    faults: dict[int, dict[str, Bools]] = {}
+    mended: dict[int, Floats] = {}
+    for place, own in zip(places, deviants, strict=True):
+        judged = _tried(_bad, parts[place], own)
+        if isinstance(judged, TaskError):
+            found[place] = judged
+            continue
+        faults[place], bad, data = judged, any_of(judged), parts[place].data
+        repairable = bad.any() and sensors.positions is not None
+        mended[place] = interpolated(data, bad, sensors, config.sample_rate_hz) if repairable else data
+    told = None
+    if config.ica is not None and repair and mended:
+        used = [(parts[place], data, any_of(faults[place])) for place, data in mended.items()]
+        free, told = _free_of_eyes(used, sensors, config, config.ica)
+        mended = dict(zip(mended, free, strict=True))
+    for place, data in mended.items():
+        found[place] = _tried(_finished, parts[place], data, faults[place], sensors, reference)
+    return found, told
+
+
+def _free_of_eyes(
+    trials: Sequence[tuple[_Filtered, Floats, Bools]], sensors: Sensors, config: PreprocessingConfig, ica: IcaConfig
+) -> tuple[list[Floats], dict[str, Any]]:
+    """The trials less the eyes' components; channels that are bad and not interpolated take no part.
+
+    Of each trial what it was, its mended data, and which channels were bad. Components are fitted above 1 Hz and
+    outside of what annotations call bad.
+    """
+    bads = [bad for _, _, bad in trials]
+    used = np.full(len(sensors.names), True) if sensors.positions is not None else ~np.logical_or.reduce(bads)
+    names = [name for name, flag in zip(sensors.names, used, strict=True) if flag]
+    good = [_unmarked(part, config) for part, _, _ in trials]
+
+    def fitted(data: Floats, flags: Bools) -> Floats:
+        slow = config.band_hz[0] < FIT_FROM_HZ < config.sample_rate_hz / 2
+        return (band_pass(data, config.sample_rate_hz, (FIT_FROM_HZ, None)) if slow else data)[:, flags]
+
+    on = [fitted(data[used], flags) for (_, data, _), flags in zip(trials, good, strict=True)]
+    eog = [
+        None if part.eog is None else fitted(part.eog, flags) for (part, _, _), flags in zip(trials, good, strict=True)
+    ]
+    eyes = eyes_of(on, eog, trials[0][0].trial.eog_names, names, ica)
+    always = np.asarray(np.logical_and.reduce(bads))[used]
+    free, told = without_eyes([data[used] for _, data, _ in trials], on, eyes, always, config.sample_rate_hz, ica)
+    result = []
+    for (_, whole, _), part in zip(trials, free, strict=True):
+        result.append(whole.copy())
+        result[-1][used] = part
+    return result, told
+
+
+def _finished(
+    part: _Filtered, data: Floats, faults: Mapping[str, Bools], sensors: Sensors, reference: Reference
+) -> Clean:
+    bad, mendable = any_of(faults), sensors.positions is not None
+    data = _referenced(data, ~bad | mendable, part, reference, sensors)
     names = tuple(name for name, flag in zip(sensors.names, bad, strict=True) if flag)
     why = {
         name: next(fault for fault, found in faults.items() if found[place])
         for place, name in enumerate(sensors.names)
         if bad[place]
     }
-    return Clean(np.ascontiguousarray(data.T), names, () if mendable else names, why)
+    return Clean(np.ascontiguousarray(data.T), names, () if mendable else names, why, part.not_numbers, part.bridged)
+
+
+def clean(
+    trial: Trial, sensors: Sensors, config: PreprocessingConfig, reference: Reference, repair: bool = True
+) -> Clean:
+    """Clean one trial by itself: see `clean_all`.
+
+    Raises
+    ------
+    TaskError
+        If the trial can't be used.
+    """
+    (found,), _ = clean_all([trial], sensors, config, reference, repair)
+    if isinstance(found, TaskError):
+        raise found
+    return found

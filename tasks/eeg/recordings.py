@@ -16,7 +16,9 @@ from tasks.config import Config
 from tasks.contract import Artefact, Cell, Context, OpenFile, Result, TaskError
 from tasks.eeg.config import PreprocessingConfig, SimulationConfig
 from tasks.eeg.features import envelope, onsets
-from tasks.eeg.preprocessing import Clean, clean
+from tasks.eeg.montage import biosemi_64
+from tasks.eeg.preprocessing import Clean, clean_all
+from tasks.eeg.quality import gaps, quality
 from tasks.eeg.raw import RawFiles
 from tasks.eeg.responses import Driver, Kind, compressed
 from tasks.eeg.simulation import DRIVERS, Stimulus, frame_driver, note_impulses, simulate, z_scored
@@ -142,21 +144,34 @@ def _simulated(cell: Cell, config: EegCellConfig, envelopes: _Envelopes, open_fi
     return _Heard(made.trials, made.sensors, (), made.truth(config.preprocessing))
 
 
-def _cleaned(heard: _Heard, config: EegCellConfig, scalp: bool) -> tuple[dict[str, Clean], list[Skipped]]:
-    """Cleaned trials by key, and those left out with their reasons."""
+@dataclass(frozen=True)
+class _Cleaned:
+    """Cleaned trials by key, those left out, what else is to be said of trials, and what was removed as eyes."""
+
+    done: dict[str, Clean]
+    unclean: list[Skipped]
+    remarks: list[Skipped]
+    ica: dict[str, Any] | None
+
+
+def _cleaned(heard: _Heard, config: EegCellConfig, scalp: bool) -> _Cleaned:
     done: dict[str, Clean] = {}
     unclean: list[Skipped] = []
-    for trial in heard.trials:
-        try:
-            reference = config.preprocessing.reference if scalp else None
-            done[trial.key] = clean(trial, heard.sensors, config.preprocessing, reference, repair=scalp)
-        except TaskError as error:
-            unclean.append(Skipped(trial.name, str(error), trial.recording))
+    reference = config.preprocessing.reference if scalp else None
+    try:
+        found, ica = clean_all(heard.trials, heard.sensors, config.preprocessing, reference, repair=scalp)
+    except TaskError as error:
+        raise TaskError(f"{config.subject}: {error}") from None
+    for trial, result in zip(heard.trials, found, strict=True):
+        if isinstance(result, TaskError):
+            unclean.append(Skipped(trial.name, str(result), trial.recording))
+        else:
+            done[trial.key] = result
     if not done:
         reasons = "; ".join(str(part) for part in (unclean or heard.skipped)[:3]) or "there are none"
         raise TaskError(f"{config.subject}: no trial can be used: {reasons}")
     used = [trial for trial in heard.trials if trial.key in done]
-    return done, [*heard.skipped, *unclean, *marked(used)]
+    return _Cleaned(done, unclean, [*marked(used), *gaps(used, done)], ica)
 
 
 def _scaled(done: Mapping[str, Clean], kept: Sequence[int], per_channel: bool) -> dict[str, np.ndarray[Any, Any]]:
@@ -170,12 +185,15 @@ def _scaled(done: Mapping[str, Clean], kept: Sequence[int], per_channel: bool) -
 
 def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dict[str, Any]:
     """Clean, write both files, and return the metrics."""
-    done, skipped = _cleaned(heard, config, scalp)
+    cleaned = _cleaned(heard, config, scalp)
+    done, skipped = cleaned.done, [*heard.skipped, *cleaned.unclean, *cleaned.remarks]
     lost = {name for trial in done.values() for name in trial.unrepaired}
-    kept = [place for place, name in enumerate(heard.sensors.names) if name not in lost]
+    names = heard.sensors.names
+    wanted = config.preprocessing.kept(names) if scalp else range(len(names))
+    kept = [place for place in wanted if names[place] not in lost]
     if not kept:
         raise TaskError(
-            f"{config.subject}: every channel is bad in some trial, and without positions none can be repaired"
+            f"{config.subject}: each kept channel is bad in some trial, and without positions none can be repaired"
         )
     arrays = _scaled(done, kept, per_channel=not scalp)
     found = {name for trial in done.values() for name in trial.bads}
@@ -207,6 +225,8 @@ def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dic
             if trial.key in done
         ],
         "skipped": [{"trial": part.trial, "piece": part.piece, "reason": part.reason} for part in skipped],
+        "quality": quality(heard.trials, done, cleaned.unclean, rate),
+        "ica": cleaned.ica,
         "truth": heard.truth,
     }
     save_file({key: arrays[key] for key in sorted(arrays)}, cell.out_dir / "eeg.safetensors")
@@ -244,6 +264,9 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     for done, cell in enumerate(cells):
         config = EegCellConfig.of_signed(cell.config)
         scalp = not config.simulated or config.kind in ("listener", "positive")
+        if config.simulated and config.kind == "positive":  # it has the BioSemi cap, whatever the subjects have
+            own = config.preprocessing.among(biosemi_64().names)
+            config = config.model_copy(update={"preprocessing": own})
         try:
             if not config.simulated:
                 found = read_source(cell.input("corpus"), config.subject, config.cnd, config.raw, context.open_file)

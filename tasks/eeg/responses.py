@@ -101,18 +101,18 @@ def topography(driver: Driver, positions: Floats, shift_m: Floats) -> Floats:
     return np.asarray(weights / np.sqrt((weights[:64] ** 2).mean()), dtype=np.float64)
 
 
-def band_power(data: Floats, rate: int) -> float:
-    """Power within 1-8 Hz of signals of shape (C, samples): squares summed over time, mean over channels."""
+def band_power(data: Floats, rate: int, band_hz: tuple[float, float] = POWER_BAND_HZ) -> float:
+    """Power within a band of signals of shape (C, samples): squares summed over time, mean over channels."""
     spectrum = fft.rfft(data, axis=1)
     frequencies = fft.rfftfreq(data.shape[1], 1 / rate)
-    inside = (frequencies >= POWER_BAND_HZ[0]) & (frequencies <= POWER_BAND_HZ[1])
+    inside = (frequencies >= band_hz[0]) & (frequencies <= band_hz[1])
     return float(2 * (np.abs(spectrum[:, inside]) ** 2).sum() / data.shape[1] / data.shape[0])
 
 
-def mean_power(signals: Sequence[Floats], rate: int) -> float:
-    """Power within 1-8 Hz per sample, over all `signals` together (each of shape (C, samples)), mean over channels."""
+def mean_power(signals: Sequence[Floats], rate: int, band_hz: tuple[float, float] = POWER_BAND_HZ) -> float:
+    """Power within a band per sample, over all `signals` together (each of shape (C, samples)), mean over channels."""
     n_samples = sum(signal.shape[1] for signal in signals)
-    return float(sum(band_power(signal, rate) for signal in signals) / n_samples)
+    return float(sum(band_power(signal, rate, band_hz) for signal in signals) / n_samples)
 
 
 def plan_component(driver: Driver, seed: int, subject: str, vary: bool, positions: Floats) -> Component:

@@ -9,16 +9,16 @@ verdict is known beforehand.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
 
 from tasks.alignment import FrameSeries, hold, impulses
 from tasks.eeg.config import PreprocessingConfig, SimulationConfig
 from tasks.eeg.montage import MASTOID_POSITIONS, biosemi_64
+from tasks.eeg.noise import NoisePlan, pink_noise, plan_alpha, plan_noise, with_alpha
 from tasks.eeg.responses import (
     PADDING_S,
     Component,
@@ -32,12 +32,6 @@ from tasks.eeg.responses import (
 )
 from tasks.eeg.trials import Floats, Sensors, Trial
 from tasks.seeds import numpy_stream
-
-NOISE_REACH_M = 0.06
-"""Distance over which the noise's correlation between electrodes falls to 1/e."""
-
-NOISE_CORNER_HZ = 0.5
-"""Below this frequency the noise's spectrum is flat; above, power falls with 1/f."""
 
 SUBJECT_SNR_SD_DB = 1.5
 """Standard deviation of listeners' SNR around the configured one."""
@@ -64,35 +58,44 @@ class Stimulus:
 
 @dataclass(frozen=True)
 class Simulation:
-    """The trials of one simulated subject, its channels, and what was planted."""
+    """The trials of one simulated subject, its channels, what was planted, and what its noise has of its own."""
 
     trials: list[Trial]
     sensors: Sensors
     components: list[Component]
     snr_db: float | None
+    noise: Mapping[str, float] = field(default_factory=dict)
 
     def truth(self, preprocessing: PreprocessingConfig) -> dict[str, Any]:
         """The planted kernels as JSON values: per driver a kernel at lags ``k / sample_rate_hz`` and channels' weights.
 
         Kernels are those before the band-pass. For channels with latencies of their own the kernel is that of the mean
-        latency. Weights are those after the re-reference (topographies have a mean of 0 over the scalp).
+        latency. Weights are those of the channels that are kept, after the re-reference (topographies have a mean of 0
+        over the scalp).
         """
         rate = preprocessing.sample_rate_hz
         lags = np.arange(-round(0.1 * rate), round(0.5 * rate) + 1) / rate
         return {
             "lags_s": lags.tolist(),
-            "drivers": {part.driver: self._planted(part, lags, preprocessing.reference) for part in self.components},
+            "drivers": {part.driver: self._planted(part, lags, preprocessing) for part in self.components},
             "snr_db": self.snr_db,
+            **({"noise": dict(self.noise)} if self.noise else {}),
         }
 
-    def _planted(self, part: Component, lags: Floats, reference: str) -> dict[str, Any]:
-        n_channels = len(self.sensors.names)
+    def _planted(self, part: Component, lags: Floats, preprocessing: PreprocessingConfig) -> dict[str, Any]:
+        names, reference = self.sensors.names, preprocessing.reference
         latency = float(part.latencies_s.mean())
-        moved = part.weights[n_channels:].mean() if reference == "mastoids" and part.weights.size > n_channels else 0.0
+        weights = part.weights[: len(names)]
+        if reference == "mastoids" and part.weights.size > len(names):
+            weights = weights - part.weights[len(names) :].mean()
+        if self.sensors.positions is not None:
+            if isinstance(reference, tuple):
+                weights = weights - weights[np.isin(names, reference)].mean()
+            weights = weights[preprocessing.kept(names)]
         return {
             "kernel": kernel(part.driver, latency, lags).tolist(),
             "latency_s": latency,
-            "weights": (part.weights[:n_channels] - moved).tolist(),
+            "weights": weights.tolist(),
         }
 
 
@@ -119,45 +122,22 @@ def frame_driver(series: Sequence[FrameSeries | None], lengths: Sequence[int], r
     return [np.nan_to_num(z, nan=0.0) for z in z_scored(held)]
 
 
-def pink_noise(random: np.random.Generator, n_channels: int, n_samples: int, rate: int) -> Floats:
-    """Independent channels whose power falls with 1/f above 0.5 Hz.
-
-    Returns
-    -------
-    ndarray of float64, shape (n_channels, n_samples)
-        Arbitrary but fixed scale.
-    """
-    length = fft.next_fast_len(n_samples, real=True)
-    frequencies = np.maximum(fft.rfftfreq(length, 1 / rate), NOISE_CORNER_HZ)
-    parts = random.standard_normal((2, n_channels, frequencies.size))
-    spectrum = (parts[0] + 1j * parts[1]) / np.sqrt(frequencies)
-    noise: Floats = fft.irfft(spectrum, length, axis=1)[:, :n_samples] * np.sqrt(length)
-    return noise
-
-
-def mixing(positions: Floats) -> Floats:
-    """Lower triangle L with ``L @ L.T = exp(-distance / NOISE_REACH_M)``, shape (C, C)."""
-    distance = np.linalg.norm(positions[:, None] - positions[None], axis=2)
-    return np.asarray(np.linalg.cholesky(np.exp(-distance / NOISE_REACH_M)), dtype=np.float64)
-
-
 def _noise(
     seed: int,
     subject: str,
     stimuli: Sequence[Stimulus],
     repetitions: int,
     lengths: Sequence[int],
-    positions: Floats | int,
+    n_channels: int,
+    plan: NoisePlan,
 ) -> dict[tuple[str, int], Floats]:
-    """Noise of every trial, with a power of 1 in 1-8 Hz over all of them; `positions` or a number of lone channels."""
-    rate = stimuli[0].rate
-    n_channels = positions if isinstance(positions, int) else len(positions)
-    mix = None if isinstance(positions, int) else mixing(positions)
+    """Noise of every trial, with a power of 1 in 1-8 Hz over all of them."""
+    rate, mix = stimuli[0].rate, plan.mix
     found: dict[tuple[str, int], Floats] = {}
     for stimulus, length in zip(stimuli, lengths, strict=True):
         for repetition in range(repetitions):
             random = numpy_stream(seed, "eeg", subject, stimulus.recording, repetition, "noise")
-            lone = pink_noise(random, n_channels, length, rate)
+            lone = pink_noise(random, n_channels, length, rate, plan.slope)
             found[stimulus.recording, repetition] = lone if mix is None else mix @ lone
     scale = 1 / np.sqrt(mean_power([noise[:64] if mix is not None else noise for noise in found.values()], rate))
     return {key: scale * noise for key, noise in found.items()}
@@ -184,7 +164,8 @@ def simulate(
     stimuli : sequence of Stimulus
         With the drivers that `DRIVERS` names for this kind, at ``config.sample_rate_hz``.
     config : SimulationConfig
-        Rate, repetitions, SNR and the share of pitch surprisal.
+        Rate, repetitions, SNR, the share of pitch surprisal, and what the noise is like (channels without a scalp have
+        no alpha rhythm, and only listeners have noise of their own).
     n_channels : int
         For the kinds without a scalp.
     snr_db : float or None
@@ -204,8 +185,13 @@ def simulate(
     else:
         parts = [plan_component(driver, seed, subject, kind == "listener", positions) for driver in DRIVERS[kind]]
     lengths = [stimulus.n_samples + 2 * round(PADDING_S * rate) for stimulus in stimuli]
-    space = n_channels if positions is None else positions
-    noise = _noise(seed, subject, stimuli, config.repetitions, lengths, space)
+    own = config.vary_noise and kind == "listener"
+    plan = plan_noise(seed, subject, own, positions)
+    alpha = None if positions is None else plan_alpha(seed, subject, kind == "listener", config.alpha_db)
+    n_made = n_channels if positions is None else len(positions)
+    noise = _noise(seed, subject, stimuli, config.repetitions, lengths, n_made, plan)
+    if alpha is not None and positions is not None:
+        noise = with_alpha(noise, alpha, seed, subject, positions, rate)
     level = config.snr_db if snr_db is None else snr_db
     if kind == "listener":
         level += float(numpy_stream(seed, "eeg", subject, "snr").normal(0.0, SUBJECT_SNR_SD_DB))
@@ -221,7 +207,8 @@ def simulate(
             data = noise[stimulus.recording, repetition]
             data = data + signal[place] if signal else data
             trials.append(_trial(stimulus, repetition, data, len(names), rate))
-    return Simulation(trials, sensors, parts, level if signal else None)
+    told = {**(plan.told() if own else {}), **(alpha.told() if alpha else {})}
+    return Simulation(trials, sensors, parts, level if signal else None, told)
 
 
 def _trial(stimulus: Stimulus, repetition: int, data: Floats, n_channels: int, rate: int) -> Trial:

@@ -45,6 +45,10 @@ class Trial:
         Channels that the file itself calls bad.
     bad_spans : tuple of (from_s, to_s, description)
         Parts of the recording, in its own seconds, that the file's annotations call bad.
+    eog : ndarray of shape (k, samples), or None
+        Channels of eye movements, sample by sample beside `data`, if recorded.
+    eog_names : tuple of str
+        Their k names.
     """
 
     name: str
@@ -58,6 +62,8 @@ class Trial:
     original_position: int | None = None
     marked_bads: tuple[str, ...] = ()
     bad_spans: tuple[tuple[float, float, str], ...] = ()
+    eog: Floats | None = None
+    eog_names: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from tasks.contract import TaskError
+from tasks.eeg.bad_channels import saturated
 from tasks.eeg.config import PreprocessingConfig
+from tasks.eeg.filtering import band_pass, resample_from
 from tasks.eeg.montage import biosemi_64, positions_for
-from tasks.eeg.preprocessing import band_pass, clean, resample_from, saturated
+from tasks.eeg.preprocessing import clean
 from tasks.eeg.trials import Sensors, Trial
 
 CONFIG = PreprocessingConfig()

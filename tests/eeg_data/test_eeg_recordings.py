@@ -92,6 +92,35 @@ def test_positive_canary_follows_ic(corpus: Artefact, surprisal: Artefact, make_
     assert arrays["audio1/0"].shape[1] == 64
 
 
+def test_channels_that_are_asked_for(corpus: Artefact, surprisal: Artefact, make_cell: MakeCell) -> None:
+    """They are cut from the whole cap after the average reference; what was planted is told of them alone."""
+    inputs = {"corpus": corpus, "surprisal": surprisal}
+    _, whole, full = outcome(make_cell("a", "eeg", simulated("positive"), **inputs))
+    config = simulated("positive", preprocessing={"channels": ["Pz", "Fz"]})
+    _, arrays, table = outcome(make_cell("b", "eeg", config, **inputs))
+    places = [full["channels"].index(name) for name in ("Pz", "Fz")]
+    assert table["channels"] == ["Pz", "Fz"]
+    assert table["positions"] == [full["positions"][place] for place in places]
+    weights = full["truth"]["drivers"]["ic"]["weights"]
+    assert table["truth"]["drivers"]["ic"]["weights"] == [weights[place] for place in places]
+    ratio = arrays["audio1/0"].std() / whole["audio1/0"][:, places].std()
+    np.testing.assert_allclose(arrays["audio1/0"], ratio * whole["audio1/0"][:, places], rtol=1e-4, atol=1e-4)
+    foreign = {"channels": ["Pz", "Fz", "E7"], "reference": ["E57", "E100"], "ica": {"eog": ["E8"], "n_components": 3}}
+    _, other, table = outcome(make_cell("c", "eeg", simulated("positive", preprocessing=foreign), **inputs))
+    assert table["channels"] == ["Pz", "Fz"], "a canary has its own cap, whatever the subjects' channels are called"
+    assert table["ica"]["eog"] == ["Fp1", "Fpz", "Fp2", "AF7", "AF8"]
+    assert other["audio1/0"].shape == arrays["audio1/0"].shape
+
+
+def test_listeners_are_refused_channels_that_they_lack(
+    corpus: Artefact, pitch_surprisal: Artefact, make_cell: MakeCell
+) -> None:
+    config = simulated("listener", preprocessing={"channels": ["Pz", "Qz"]})
+    result, _, _ = outcome(make_cell("a", "eeg", config, corpus=corpus, pitch_surprisal=pitch_surprisal))
+    assert result.failure is not None
+    assert result.failure.startswith("subject-listener: preprocessing.channels: there is no channel Qz; allowed are")
+
+
 def test_listeners_need_notes_and_acoustic_canaries_do_not(
     silent_corpus: Artefact, pitch_surprisal: Artefact, surprisal: Artefact, make_cell: MakeCell
 ) -> None:
@@ -132,14 +161,14 @@ def test_cnd_subject_with_faults_in_some_trials(tmp_path: Path, corpus: Artefact
     names = biosemi_64().names
     assert table["bads"] == [names[5], names[9], names[20]]
     assert {trial["key"]: trial["bads_why"] for trial in table["trials"]} == {
-        "audio1/0": {names[5]: "not numbers or flat"},
-        "audio2/0": {names[9]: "not numbers or flat"},
+        "audio1/0": {names[5]: "flat"},
+        "audio2/0": {names[9]: "not numbers"},
         "audio2/1": {names[20]: "saturated"},
         "audio10/1": {},
     }
     assert {trial["key"]: trial["bads"] for trial in table["trials"]}["audio2/0"] == [names[9]]
     reasons = {part["trial"]: part["reason"] for part in table["skipped"]}
-    assert [part["piece"] for part in table["skipped"]] == ["audio10", "audio1"]
+    assert [part["piece"] for part in table["skipped"]] == ["audio10", "audio1", "audio2"]
     assert result.metrics["skipped"][0].startswith("trial 3 (audio10): every channel")
     assert table["other_channels"] == {"Mastoids": ["1", "2"]}
     assert "every channel" in reasons["3"]
@@ -147,6 +176,15 @@ def test_cnd_subject_with_faults_in_some_trials(tmp_path: Path, corpus: Artefact
     assert table["simulated"] is False
     assert table["truth"] is None
     assert result.metrics["n_bad_channels"] == 3
+    rows = {(row["recording"], row["repetition"]): row for row in table["quality"]}
+    assert [row["skipped"] is None for row in table["quality"]] == [True, True, False, False, True, True]
+    assert rows["audio2", 0]["not_numbers"] == {names[9]: 1}
+    assert rows["audio2", 0]["interpolated"] == round(1 / 64, 4)
+    assert rows["audio1", 1]["kept_s"] == 0
+    assert "before audio1 does" in rows["audio1", 1]["skipped"]
+    assert sum(row["kept_s"] for row in table["quality"]) == pytest.approx(result.metrics["seconds"], abs=0.01)
+    said = f"trial 2 (audio2): channel {names[9]}: 1 sample is not a number; in this trial the channel is interpolated"
+    assert any(line.startswith(said) for line in result.metrics["skipped"])
 
 
 def test_cnd_time_base(tmp_path: Path, corpus: Artefact, make_cell: MakeCell) -> None:

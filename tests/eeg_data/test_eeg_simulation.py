@@ -7,19 +7,12 @@ import pytest
 
 from tasks.alignment import impulses
 from tasks.eeg.config import PreprocessingConfig, SimulationConfig
+from tasks.eeg.filtering import band_pass
 from tasks.eeg.montage import biosemi_64
-from tasks.eeg.preprocessing import band_pass, clean
+from tasks.eeg.noise import NOISE_REACH_M, mixing, pink_noise
+from tasks.eeg.preprocessing import clean
 from tasks.eeg.responses import SOURCES, Kind, kernel, mean_power, plan_component, responses, topography
-from tasks.eeg.simulation import (
-    NOISE_REACH_M,
-    Simulation,
-    Stimulus,
-    mixing,
-    note_impulses,
-    pink_noise,
-    simulate,
-    z_scored,
-)
+from tasks.eeg.simulation import Simulation, Stimulus, note_impulses, simulate, z_scored
 from tasks.seeds import numpy_stream
 
 RATE = 128
@@ -48,7 +41,8 @@ def stimuli(n_pieces: int = 3, seconds: int = 30) -> list[Stimulus]:
 
 
 def make(kind: Kind = "listener", subject: str = "S01", **more: object) -> Simulation:
-    config = SimulationConfig(**{key: more.pop(key) for key in ("surprisal_share", "repetitions") if key in more})
+    keys = ("surprisal_share", "repetitions", "alpha_db", "vary_noise")
+    config = SimulationConfig(**{key: more.pop(key) for key in keys if key in more})
     return simulate(kind, 0, subject, stimuli(), config, **more)  # type: ignore[arg-type]
 
 
@@ -205,3 +199,55 @@ def test_z_scores_are_over_all_pieces_together() -> None:
     np.testing.assert_array_equal(first, [-1, np.nan])
     np.testing.assert_array_equal(second, [1])
     np.testing.assert_array_equal(z_scored([np.array([4.0, 4.0])])[0], [0, 0])
+
+
+def spectrum(made: Simulation) -> tuple[np.ndarray, np.ndarray]:
+    """Hertz in steps of 0.25, and the mean power of every channel, shape (C, n)."""
+    pieces = np.concatenate([t.data[:, : 28 * RATE].reshape(len(t.data), 7, 4 * RATE) for t in made.trials], axis=1)
+    return np.fft.rfftfreq(4 * RATE, 1 / RATE), (np.abs(np.fft.rfft(pieces * np.hanning(4 * RATE))) ** 2).mean(axis=1)
+
+
+def test_alpha_is_an_occipital_peak_at_the_listeners_own_frequency() -> None:
+    peaks = []
+    for subject in ("S01", "S02", "S03"):
+        plain, alpha = make(subject=subject), make(subject=subject, alpha_db=6.0)
+        hertz, power = spectrum(alpha)
+        _, usual = spectrum(plain)
+        inside = (hertz >= 7) & (hertz <= 14)
+        found = alpha.truth(PreprocessingConfig())["noise"]
+        back, front = (biosemi_64().names.index(name) for name in ("Oz", "Fz"))
+        assert hertz[inside][np.argmax(power[back, inside])] == pytest.approx(found["alpha_peak_hz"], abs=0.8)
+        band = (hertz >= 8) & (hertz <= 13)
+        more = (power[:, band].sum(axis=1) - usual[:, band].sum(axis=1)) / usual[:, band].sum(axis=1)
+        assert more[back] > 20 * abs(more[front])
+        assert 10 * np.log10(more.mean()) == pytest.approx(found["alpha_db"], abs=1.5)
+        below = (hertz >= 1) & (hertz <= 5)
+        np.testing.assert_allclose(power[:, below].sum(axis=1), usual[:, below].sum(axis=1), rtol=0.05)
+        peaks.append(found["alpha_peak_hz"])
+    assert np.ptp(peaks) > 0.2
+
+
+def test_alpha_waxes_and_wanes() -> None:
+    alpha, plain = make(alpha_db=20.0).trials[0].data, make().trials[0].data
+    course = (alpha - plain)[biosemi_64().names.index("Oz")]
+    halves = course[: 30 * RATE].reshape(60, RATE // 2).std(axis=1)
+    low, high = np.quantile(halves, [0.1, 0.9])
+    assert high > 2 * low
+
+
+def test_listeners_noise_varies_where_it_is_asked_for() -> None:
+    """Spectra's slopes and the correlations of the same two electrodes differ; canaries have the usual noise."""
+    slopes, related = [], []
+    for number in range(4):
+        made = make(subject=f"S{number:02d}", vary_noise=True, snr_db=-60.0)
+        hertz, power = spectrum(made)
+        band = (hertz >= 2) & (hertz <= 40)
+        slopes.append(-np.polyfit(np.log(hertz[band]), np.log(power[:, band].mean(axis=0)), 1)[0])
+        assert slopes[-1] == pytest.approx(made.noise["slope"], abs=0.07)
+        related.append(
+            np.corrcoef(np.concatenate([trial.data for trial in made.trials], axis=1))[np.triu_indices(64, 1)]
+        )
+    assert np.ptp(slopes) > 0.15
+    assert np.abs(related[0] - related[1]).max() > 0.2
+    usual, asked = (make("positive", subject="p", vary_noise=vary).trials[0].data for vary in (False, True))
+    np.testing.assert_array_equal(usual, asked)
