@@ -140,6 +140,7 @@ def _plan_subjects(builder: Builder, science: Science, made: Planned) -> dict[st
                 "stimulus_version": manifest.companions.get(stimulus_file, {}).get("version", "missing"),
                 "trials_file": cnd.trials,
                 "trials_version": manifest.companions.get(cnd.trials or "", {}).get("version"),
+                **({"external": "described"} if eeg.preprocessing.reference == "mastoids" else {}),
             },
             "preprocessing": eeg.preprocessing.signed(),
         }

@@ -149,7 +149,7 @@ def _cleaned(heard: _Heard, config: EegCellConfig, scalp: bool) -> tuple[dict[st
     for trial in heard.trials:
         try:
             reference = config.preprocessing.reference if scalp else None
-            done[trial.key] = clean(trial, heard.sensors, config.preprocessing, reference, repair=scalp)
+            done[trial.key] = clean(trial, heard.sensors.for_splines, config.preprocessing, reference, repair=scalp)
         except TaskError as error:
             unclean.append(Skipped(trial.name, str(error), trial.recording))
     if not done:

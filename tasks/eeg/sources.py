@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
 
 from tasks.audio.recording import recordings
 from tasks.config import Config
@@ -18,7 +21,11 @@ NO_POSITIONS = Skipped(
 
 
 class CndFiles(Config):
-    """One subject's file, its data set's stimulus file, and the table of trials; versions name their content."""
+    """One subject's file, its data set's stimulus file, and the table of trials; versions name their content.
+
+    `external` says how the reference's mastoids are found: by what the external channels are called (None once meant
+    the first two of them).
+    """
 
     file: str
     size: int | None = None
@@ -27,6 +34,7 @@ class CndFiles(Config):
     stimulus_version: str | None = None
     trials_file: str | None = None
     trials_version: str | None = None
+    external: Literal["described"] | None = Field(None, json_schema_extra={"neutral": None})
 
 
 def _need_all_stimuli(corpus: Artefact) -> None:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+
+from tasks.eeg.source_config import SensorType
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Sensors:
-    """Channel names, and their positions in metres (x right, y front, z up; None where unknown), shape (C, 3)."""
+    """Channel names, their positions in metres (x right, y front, z up; None where unknown), and their type.
+
+    Positions have shape (C, 3). Those of electrodes lie on a sphere of 95 mm, those of MEG are in head coordinates.
+    """
 
     names: tuple[str, ...]
     positions: Floats | None
+    kind: SensorType = "eeg"
+
+    @property
+    def for_splines(self) -> Sensors:
+        """As bad channels may be interpolated from them: spherical splines are for potentials, so not MEG's."""
+        return self if self.kind == "eeg" else replace(self, positions=None)
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,10 @@ class Trial:
         Channels that the file itself calls bad.
     bad_spans : tuple of (from_s, to_s, description)
         Parts of the recording, in its own seconds, that the file's annotations call bad.
+    eog : ndarray of shape (k, samples), or None
+        Channels of eye movements, sample by sample beside `data`, if recorded.
+    eog_names : tuple of str
+        Their k names.
     """
 
     name: str
@@ -58,6 +73,8 @@ class Trial:
     original_position: int | None = None
     marked_bads: tuple[str, ...] = ()
     bad_spans: tuple[tuple[float, float, str], ...] = ()
+    eog: Floats | None = None
+    eog_names: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
