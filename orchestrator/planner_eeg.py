@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.experiment import Science
 from orchestrator.graph import CellSpec
+from orchestrator.planner_bids import plan_bids
 from orchestrator.planner_raw import plan_raw
 from orchestrator.signature import canonical, sign
 from orchestrator.stages import STAGES
@@ -122,6 +123,8 @@ def _plan_subjects(builder: Builder, science: Science, made: Planned) -> dict[st
         return {name: plan_simulated(builder, science, made, name, {"kind": "listener"}) for name in names}
     if eeg.raw is not None:
         return plan_raw(builder, eeg, made)
+    if eeg.bids is not None:
+        return plan_bids(builder, eeg, made)
     cnd = eeg.cnd
     assert cnd is not None
     manifest = builder.manifest

@@ -14,6 +14,7 @@ from tasks.alignment import note_ic
 from tasks.audio.recording import Recording, load_audio, recordings
 from tasks.config import Config
 from tasks.contract import Artefact, Cell, Context, OpenFile, Result, TaskError
+from tasks.eeg.bids import BidsFiles
 from tasks.eeg.config import PreprocessingConfig, SimulationConfig
 from tasks.eeg.features import envelope, onsets
 from tasks.eeg.preprocessing import Clean, clean
@@ -27,12 +28,13 @@ from tasks.pitch import read_surprisal
 
 
 class EegCellConfig(Config):
-    """The config of one subject: read from `cnd` or `raw`, or simulated as a listener of `kind`."""
+    """The config of one subject: read from `cnd`, `raw` or `bids`, or simulated as a listener of `kind`."""
 
     subject: str
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     cnd: CndFiles | None = None
     raw: RawFiles | None = None
+    bids: BidsFiles | None = None
     seed: int = 0
     kind: Kind = "listener"
     simulation: SimulationConfig | None = None
@@ -41,7 +43,7 @@ class EegCellConfig(Config):
 
     @property
     def simulated(self) -> bool:
-        return self.cnd is None and self.raw is None
+        return self.cnd is None and self.raw is None and self.bids is None
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
         scalp = not config.simulated or config.kind in ("listener", "positive")
         try:
             if not config.simulated:
-                found = read_source(cell.input("corpus"), config.subject, config.cnd, config.raw, context.open_file)
+                corpus, sources = cell.input("corpus"), (config.cnd, config.raw, config.bids)
+                found = read_source(corpus, config.subject, *sources, context.open_file)
                 heard = _Heard(found.trials, found.sensors, found.skipped, None, found.other_channels)
             else:
                 heard = _simulated(cell, config, envelopes, context.open_file)

@@ -1,4 +1,4 @@
-"""Where a subject's real EEG comes from: CND files, or raw files with a table of events."""
+"""Where a subject's real EEG comes from: CND files, raw files with a table of events, or a BIDS data set."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import Field
 from tasks.audio.recording import recordings
 from tasks.config import Config
 from tasks.contract import Artefact, OpenFile, TaskError
+from tasks.eeg.bids import BidsFiles, read_bids_subject
 from tasks.eeg.cnd import read_subject
 from tasks.eeg.raw import RawFiles, read_raw_subject
 from tasks.eeg.trials import Skipped, Subject, Trial, union_s
@@ -51,7 +52,12 @@ def _need_all_stimuli(corpus: Artefact) -> None:
 
 
 def read_source(
-    corpus: Artefact, subject: str, cnd: CndFiles | None, raw: RawFiles | None, open_file: OpenFile
+    corpus: Artefact,
+    subject: str,
+    cnd: CndFiles | None,
+    raw: RawFiles | None,
+    bids: BidsFiles | None,
+    open_file: OpenFile,
 ) -> Subject:
     """One subject's trials from whichever source is given, paired with the recordings of a corpus.
 
@@ -63,13 +69,16 @@ def read_source(
     dataset = corpus.config.get("dataset") or {}
     whole = dataset.get("excerpt_s") is None and dataset.get("split_by") != "within_recording"
     stimuli = recordings(corpus)
-    if raw is not None:
+    if cnd is None:
         try:
-            found = read_raw_subject(raw, stimuli, whole, open_file)
+            if raw is not None:
+                found = read_raw_subject(raw, stimuli, whole, open_file)
+            else:
+                assert bids is not None
+                found = read_bids_subject(bids, stimuli, whole, open_file)
         except TaskError as error:
             raise TaskError(f"{subject}: {error}") from None
     else:
-        assert cnd is not None
         if cnd.trials_file is None:
             _need_all_stimuli(corpus)
         found = read_subject(cnd.file, cnd.stimulus_file, cnd.trials_file, stimuli, whole, open_file)
