@@ -34,11 +34,13 @@ class CndConfig(Config):
 
     `trials` is a csv with the columns trial (1-based) and recording (a file name of the stimuli). Without it the number
     of trials must be a multiple of the number of stimuli, in the order k, k + n, k + 2n ... for piece k.
-    `expect` lets a plan be drawn before the data are there.
+    `onsets` of the reduced model are ``own`` (of the notes, or detected) or ``shipped``: those of dataStim.mat, for
+    audio that is aligned with it. `expect` lets a plan be drawn before the data are there.
     """
 
     path: str = Field(min_length=1)
     trials: Annotated[str, Field(min_length=1)] | None = None
+    onsets: Literal["own", "shipped"] = Field("own", json_schema_extra={"neutral": "own"})
     expect: ExpectConfig | None = None
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 from safetensors.numpy import save_file
 
 from tasks.alignment import note_ic
@@ -16,11 +17,12 @@ from tasks.config import Config
 from tasks.contract import Artefact, Cell, Context, OpenFile, Result, TaskError
 from tasks.eeg.bids import BidsFiles
 from tasks.eeg.config import PreprocessingConfig, SimulationConfig
-from tasks.eeg.features import envelope, onsets
+from tasks.eeg.features import envelope, onset_source
 from tasks.eeg.preprocessing import Clean, clean
 from tasks.eeg.raw import RawFiles
 from tasks.eeg.responses import Driver, Kind, compressed
 from tasks.eeg.simulation import DRIVERS, Stimulus, frame_driver, note_impulses, simulate, z_scored
+from tasks.eeg.source_config import ShippedFiles
 from tasks.eeg.sources import CndFiles, marked, read_source
 from tasks.eeg.trials import Floats, Sensors, Skipped, Trial
 from tasks.ic import read_ic
@@ -28,7 +30,10 @@ from tasks.pitch import read_surprisal
 
 
 class EegCellConfig(Config):
-    """The config of one subject: read from `cnd`, `raw` or `bids`, or simulated as a listener of `kind`."""
+    """The config of one subject: read from `cnd`, `raw` or `bids`, or simulated as a listener of `kind`.
+
+    `shipped` is where the onsets come from that a simulated listener answers to, if not from us.
+    """
 
     subject: str
     preprocessing: PreprocessingConfig = PreprocessingConfig()
@@ -38,6 +43,7 @@ class EegCellConfig(Config):
     seed: int = 0
     kind: Kind = "listener"
     simulation: SimulationConfig | None = None
+    shipped: ShippedFiles | None = Field(None, json_schema_extra={"neutral": None})
     n_channels: int = 64
     snr_db: float | None = None
 
@@ -61,11 +67,14 @@ class _Envelopes:
     """Compressive envelopes and onsets of a corpus at one rate, computed once for all subjects of a task."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, int], dict[str, tuple[Floats, Floats]]] = {}
+        self._found: dict[tuple[str, int, ShippedFiles | None], dict[str, tuple[Floats, Floats]]] = {}
 
-    def of(self, corpus: Artefact, rate: int, open_file: OpenFile) -> Mapping[str, tuple[Floats, Floats]]:
-        key = (corpus.signature, rate)
+    def of(
+        self, corpus: Artefact, rate: int, shipped: ShippedFiles | None, open_file: OpenFile
+    ) -> Mapping[str, tuple[Floats, Floats]]:
+        key = (corpus.signature, rate, shipped)
         if key not in self._found:
+            onsets = onset_source(corpus, shipped, open_file)
             found = {}
             for recording in recordings(corpus):
                 audio = load_audio(recording, corpus, open_file)
@@ -107,7 +116,7 @@ def _stimuli(
     corpus = cell.input("corpus")
     melodies = recordings(corpus)
     _need_notes(melodies, config.kind)
-    acoustics = envelopes.of(corpus, rate, open_file)
+    acoustics = envelopes.of(corpus, rate, config.shipped, open_file)
     drivers: list[dict[Driver, Floats]] = [
         {"envelope": acoustics[melody.id][0], "onset": acoustics[melody.id][1]} for melody in melodies
     ]

@@ -21,6 +21,15 @@ class ExpectConfig(Config):
     pieces: int = Field(ge=2)
 
 
+class ShippedFiles(Config):
+    """The stimulus file of a CND data set and its table of trials; versions name their content."""
+
+    stimulus_file: str
+    stimulus_version: str | None = None
+    trials_file: str | None = None
+    trials_version: str | None = None
+
+
 class BidsConfig(Config):
     """The root of a BIDS data set, and which of its recordings are meant.
 

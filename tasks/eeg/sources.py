@@ -38,7 +38,7 @@ class CndFiles(Config):
     external: Literal["described"] | None = Field(None, json_schema_extra={"neutral": None})
 
 
-def _need_all_stimuli(corpus: Artefact) -> None:
+def need_all_stimuli(corpus: Artefact) -> None:
     """Trials are paired with recordings by counting only when no recording of the data set is missing."""
     dataset = corpus.config.get("dataset") or {}
     chosen = dataset.get("split", "all") != "all" and dataset.get("split_by") != "within_recording"
@@ -80,7 +80,7 @@ def read_source(
             raise TaskError(f"{subject}: {error}") from None
     else:
         if cnd.trials_file is None:
-            _need_all_stimuli(corpus)
+            need_all_stimuli(corpus)
         found = read_subject(cnd.file, cnd.stimulus_file, cnd.trials_file, stimuli, whole, open_file)
     if found.sensors.positions is None:
         found.skipped.append(NO_POSITIONS)
