@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from tasks.eeg.bids_layout import recordings_of, subjects_of, tasks_of
@@ -37,7 +37,7 @@ def bids_subjects(bids: BidsConfig, names: Iterable[str], describe: Callable[[st
     }
 
 
-def without_recording(names: Iterable[str], found: Mapping[str, Any], participants: bytes) -> list[str]:
+def without_recording(names: Iterable[str], found: Collection[str], participants: bytes) -> list[str]:
     """Who has a folder or is listed in participants.tsv, and isn't among `found`."""
     rows = csv.DictReader(participants.decode("utf-8-sig", errors="replace").splitlines(), delimiter="\t")
     listed = [name for row in rows if (name := (row.get("participant_id") or "").strip())]

@@ -67,19 +67,28 @@ def read_raw_subject(files: RawFiles, stimuli: Sequence[Recording], whole: bool,
         Opens a path or URL.
     """
 
-    def source(file: RawFile) -> RawSource:
-        @contextmanager
-        def opened() -> Iterator[Opened]:
-            with tempfile.TemporaryDirectory() as folder:
-                path = copy_here(file, Path(folder), open_file)
-                found = open_raw(path, files.mastoids, files.not_eeg, files.sensor_type)
-                yield found
-                found.raw.close()
-
-        return RawSource(file.name, opened)
-
-    sources = [source(file) for file in files.files]
+    channels = (files.mastoids, files.not_eeg, files.sensor_type)
+    sources = [file_source(file, open_file, *channels) for file in files.files]
     return read_presented(files.presentations, sources, stimuli, whole, files.mastoids, files.sensor_type)
+
+
+def file_source(
+    file: RawFile,
+    open_file: OpenFile,
+    mastoids: Sequence[str] = (),
+    not_eeg: Sequence[str] = (),
+    sensor_type: SensorType = "eeg",
+) -> RawSource:
+    """A file that is copied to a temporary folder, with its companions, for as long as it is open."""
+
+    @contextmanager
+    def opened() -> Iterator[Opened]:
+        with tempfile.TemporaryDirectory() as folder:
+            found = open_raw(copy_here(file, Path(folder), open_file), mastoids, not_eeg, sensor_type)
+            yield found
+            found.raw.close()
+
+    return RawSource(file.name, opened)
 
 
 def read_presented(
