@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from tasks.audio.recording import recordings
@@ -19,6 +21,8 @@ from tasks.eeg.trials import Skipped, Subject, Trial, union_s
 NO_POSITIONS = Skipped(
     "-", "no positions of its channels are known: there is no scalp map, and bad channels are removed, not interpolated"
 )
+
+SHARED_PLACES = Skipped("-", "planar gradiometers lie in pairs at one place: there is no scalp map of them")
 
 
 class CndFiles(Config):
@@ -82,8 +86,12 @@ def read_source(
         if cnd.trials_file is None:
             need_all_stimuli(corpus)
         found = read_subject(cnd.file, cnd.stimulus_file, cnd.trials_file, stimuli, whole, open_file)
-    if found.sensors.positions is None:
+    positions = found.sensors.positions
+    if positions is None:
         found.skipped.append(NO_POSITIONS)
+    elif len(np.unique(positions, axis=0)) < len(positions) and found.sensors.kind == "grad":
+        found.skipped.append(SHARED_PLACES)
+        found = replace(found, sensors=replace(found.sensors, positions=None))
     return found
 
 
