@@ -148,6 +148,7 @@ def heard(
     ends_s: dict[str, float] = {}
     still = Counter[str]()
     silent = sum((row.get(column) or "").strip().lower() in _NO_VALUE for row in rows)
+    meant = {name: by_path(name, stimuli) for name in {(row.get(column) or "").strip() for row in rows}}
     for place, row in enumerate(rows, 1):
         name = (row.get(column) or "").strip()
         if name.lower() in _NO_VALUE:
@@ -157,7 +158,7 @@ def heard(
         if onset_s is None or onset_s < 0:
             notes.append(Skipped(called, f"onset {row.get('onset')!r} must be a number of seconds, 0 or more", name))
             continue
-        stimulus = by_path(name, stimuli)
+        stimulus = meant[name]
         if isinstance(stimulus, str):
             notes.append(Skipped(called, stimulus, name))
             continue
@@ -166,8 +167,8 @@ def heard(
             continue
         ends_s[name] = onset_s + (stimulus.duration_s if stimulus else duration_s or 0.0)
         lasted_s = duration_s if duration_s is not None and duration_s > 0 else None
-        meant = stimulus.id if stimulus else name
-        found.append(Presentation(file=recording.name, recording=meant, onset_s=onset_s, duration_s=lasted_s))
+        what = stimulus.id if stimulus else name
+        found.append(Presentation(file=recording.name, recording=what, onset_s=onset_s, duration_s=lasted_s))
     if not found:
         raise TaskError(f"no row of its events.tsv ({len(rows)}) begins a stimulus: none is usable in {column}")
     if silent:
@@ -248,8 +249,13 @@ def _read(path: Path) -> Any:
     """
     import mne_bids
 
-    raw = mne_bids.read_raw_bids(mne_bids.get_bids_path_from_fname(path, check=False, verbose="ERROR"), verbose="ERROR")
     own = mne.io.read_raw(path, preload=False, verbose="ERROR")
+    try:
+        where = mne_bids.get_bids_path_from_fname(path, check=False, verbose="ERROR")
+        raw = mne_bids.read_raw_bids(where, verbose="ERROR")
+    except Exception as error:  # as open_raw says; the file by itself has just been read
+        reason = " ".join(str(error).replace(f"{path.parent}/", "").split())[:300]
+        raise TaskError(f"mne-bids can't read it with its tables ({type(error).__name__}: {reason})") from None
     listed = {(note["description"], round(note["onset"], 2)) for note in _from_first_sample(raw)}
     for note in _from_first_sample(own):
         if (

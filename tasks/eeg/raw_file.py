@@ -97,6 +97,8 @@ def open_raw(
         raise TaskError("it shows contents of other files; a recording holds its data itself")
     try:
         raw = read(path)
+    except TaskError:
+        raise
     except Exception as error:  # readers raise whatever the broken bytes lead them to
         reason = " ".join(str(error).replace(f"{path.parent}/", "").split())[:200]
         raise TaskError(f"truncated, damaged, or no file that MNE reads ({type(error).__name__}: {reason})") from None
