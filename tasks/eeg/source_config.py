@@ -35,9 +35,9 @@ class BidsConfig(Config):
 
     `task`, `session` and `run` are labels as in file names (``task-listening``: listening); without `session` or `run`
     all of them are read. `stimulus_column` is the column of events.tsv that names the stimulus's file where one begins.
-    `sensor_type` are the channels that are taken: EEG, or MEG's magnetometers or gradiometers. `mastoids` are the
-    channels for the reference of that name; `not_eeg` are channels that the data set wrongly calls EEG. `expect` lets a
-    plan be drawn before the data are there.
+    `sensor_type` are the channels that are taken: EEG, or MEG's magnetometers or gradiometers (where they lie about the
+    head is taken from a subject's first recording). `mastoids` are the channels for the reference of that name;
+    `not_eeg` are channels that the data set wrongly calls EEG. `expect` lets a plan be drawn before the data are there.
     """
 
     path: str = Field(min_length=1)
