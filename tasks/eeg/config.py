@@ -194,7 +194,7 @@ class EegConfig(Config):
     @model_validator(mode="after")
     def _meg_has_no_reference(self) -> EegConfig:
         source = self.raw or self.bids
-        reference: str = self.preprocessing.reference
+        reference: object = self.preprocessing.reference
         if source is not None and source.sensor_type != "eeg" and reference != "none":
             name = "raw" if source is self.raw else "bids"
             raise ValueError(
