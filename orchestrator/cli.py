@@ -255,9 +255,13 @@ app.add_typer(data_app, name="data")
 
 @data_app.command("inspect")
 def data_inspect(
-    path: Annotated[str, typer.Argument(help="a folder in CND layout, or of raw files", metavar="FOLDER")],
+    path: Annotated[str, typer.Argument(help="a folder in CND layout, BIDS, or of raw files", metavar="FOLDER")],
     events: Annotated[
         str | None, typer.Option("--events", help="for raw files: the table of what was heard when", metavar="TABLE")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="for BIDS: this task alone")] = None,
+    sensor_type: Annotated[
+        str | None, typer.Option("--sensor-type", help="eeg, mag or grad: which channels are wanted")
     ] = None,
     out: Annotated[str | None, typer.Option("--out", help="picture of the montage", metavar="FILE.png")] = None,
     as_json: JsonOption = False,
@@ -266,23 +270,24 @@ def data_inspect(
     with _one_line_errors():
         from orchestrator.verbs.data import inspect
 
-        raise typer.Exit(inspect(path, events, out, as_json))
+        raise typer.Exit(inspect(path, events, task, sensor_type, out, as_json))
 
 
 @data_app.command("check")
 def data_check(
-    path: Annotated[str, typer.Argument(help="a folder in CND layout", metavar="FOLDER")],
+    path: Annotated[str, typer.Argument(help="a folder in CND layout, or BIDS", metavar="FOLDER")],
     audio: Annotated[str, typer.Option("--audio", help="folder of the stimuli: audio or MIDI", metavar="FOLDER")],
     trials: Annotated[
         str | None, typer.Option("--trials", help="as eeg.cnd.trials: which trial heard which", metavar="TABLE")
     ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="for BIDS: this task alone")] = None,
     tolerance: Annotated[int, typer.Option(min=0, help="samples of the shipped envelope that lags may reach")] = 1,
 ) -> None:
-    """Compare our envelope of each stimulus with the shipped one; exit 1 when they are not aligned."""
+    """Compare our envelope of each stimulus with the data set's; exit 1 when they are not aligned."""
     with _one_line_errors():
-        from orchestrator.verbs.data import check
+        from orchestrator.verbs.data_check import check
 
-        raise typer.Exit(check(path, audio, trials, tolerance))
+        raise typer.Exit(check(path, audio, trials, task, tolerance))
 
 
 @app.command()

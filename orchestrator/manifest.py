@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from orchestrator.experiment import Experiment, Science
+from orchestrator.manifest_bids import bids_key, bids_subjects, declared, nothing_there, without_recording
 from orchestrator.outside import OutsideFile, list_files, open_outside
 from orchestrator.paths import local_folder
 from orchestrator.redaction import redact
@@ -22,6 +23,7 @@ from tasks.contract import TaskError
 from tasks.eeg.config import CndConfig, ParticipantsConfig, RawConfig
 from tasks.eeg.events import Presentation, belongs_to, read_events
 from tasks.eeg.participants import read_participants
+from tasks.eeg.source_config import BidsConfig
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 MIDI_SUFFIXES = (".mid", ".midi")
@@ -58,6 +60,7 @@ class Manifest:
     companions: dict[str, File] = field(default_factory=dict)
     raw: dict[tuple[str, str], RawSet] = field(default_factory=dict)
     participants: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
+    bids: dict[str, Mapping[str, tuple[File, ...]]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -89,6 +92,9 @@ def resolve_also(manifest: Manifest, variants: Iterable[Science], ledger: Storag
         table = science.eeg.participants if science.eeg is not None else None
         if table is not None and (table.path, table.column) not in manifest.participants:
             manifest.participants[table.path, table.column] = _participants(manifest, table)
+        bids = science.eeg.bids if science.eeg is not None else None
+        if bids is not None and bids_key(bids) not in manifest.bids:
+            _resolve_bids(manifest, fingerprints, bids)
     fingerprints.keep()
 
 
@@ -215,6 +221,42 @@ def _table(manifest: Manifest, path: str, what: str, read: Callable[[bytes], Map
     except Exception as error:  # fsspec and the stores behind it raise whatever they met
         manifest.missing[path] = f"{redact(path)}: can't be read: {described(error)}"
     return {}
+
+
+def _resolve_bids(manifest: Manifest, fingerprints: Fingerprints, bids: BidsConfig) -> None:
+    listed = _by_name(_listed(manifest, bids.path, ("",), "no such folder (eeg.bids.path)"), bids.path)
+    described: dict[str, File] = {}
+
+    def describe(name: str) -> File:
+        if name not in described:
+            unread = {"path": f"{bids.path.rstrip('/')}/{name}", "size": 0, "version": "missing"}
+            described[name] = _described(manifest, fingerprints, listed[name], bids.path) or unread
+        return described[name]
+
+    found = bids_subjects(bids, listed, describe)
+    left_out = without_recording(listed, found, _content(manifest, bids.path, listed.get("participants.tsv")))
+    if found and left_out:
+        manifest.notes.append(f"{bids.path}: no recording of task {bids.task}, so left out: {', '.join(left_out)}")
+    if not found:
+        if listed:
+            manifest.missing.setdefault(bids.path, f"{bids.path}: {nothing_there(bids, listed)}")
+        found = declared(bids)
+    elif bids.expect is not None and len(found) != bids.expect.subjects:
+        manifest.notes.append(
+            f"{bids.path}: {len(found)} subjects found, {bids.expect.subjects} expected (eeg.bids.expect)"
+        )
+    manifest.bids[bids_key(bids)] = found
+
+
+def _content(manifest: Manifest, folder: str, file: OutsideFile | None) -> bytes:
+    if file is None:
+        return b""
+    try:
+        with open_outside(file.path, options=manifest.options) as stream:
+            return stream.read()
+    except Exception as error:  # as above
+        manifest.notes.append(f"{redact(folder)}: {Path(file.path).name} can't be read: {described(error)}")
+        return b""
 
 
 def _by_name(files: Iterable[OutsideFile], folder: str) -> dict[str, OutsideFile]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.experiment import Science, band_suffix, trained_name
 from orchestrator.planner_beside import inputs_beside, plan_beside
+from orchestrator.planner_bids import plan_bids
+from orchestrator.planner_cnd import cnd_stimuli, plan_cnd
 from orchestrator.planner_raw import plan_raw
 from tasks.config import Config
 from tasks.eeg.config import EegConfig, ModelConfig, SimulationConfig
@@ -103,14 +105,12 @@ def models_of(builder: Builder, science: Science) -> list[ModelConfig]:
 
 
 def _plan_features(builder: Builder, eeg: EegConfig, made: Planned) -> str:
-    rate = eeg.preprocessing.sample_rate_hz
-    return builder.add(
-        "features",
-        "features stimuli",
-        {"sample_rate_hz": rate},
-        {"corpus": made["corpus stimuli"]},
-        {"role": "stimuli"},
-    )
+    config: dict[str, Any] = {"sample_rate_hz": eeg.preprocessing.sample_rate_hz}
+    missing = None
+    if eeg.cnd is not None and eeg.cnd.onsets == "shipped":
+        config["shipped"], missing = cnd_stimuli(builder, eeg.cnd)
+    inputs = {"corpus": made["corpus stimuli"]}
+    return builder.add("features", "features stimuli", config, inputs, {"role": "stimuli"}, missing)
 
 
 def _plan_subjects(builder: Builder, science: Science, made: Planned) -> dict[str, str]:
@@ -121,31 +121,9 @@ def _plan_subjects(builder: Builder, science: Science, made: Planned) -> dict[st
         return {name: plan_simulated(builder, science, made, name, {"kind": "listener"}) for name in names}
     if eeg.raw is not None:
         return plan_raw(builder, eeg, made)
-    cnd = eeg.cnd
-    assert cnd is not None
-    manifest = builder.manifest
-    planned = {}
-    stimulus_file = f"{cnd.path}/dataStim.mat"
-    for subject in manifest.subjects[cnd.path]:
-        missing = manifest.missing.get(cnd.path) or manifest.missing.get(cnd.trials or "")
-        file = subject.file or {"path": f"{cnd.path}/{subject.name}.mat", "size": 0, "version": "missing"}
-        config = {
-            "subject": subject.name,
-            "cnd": {
-                "file": file["path"],
-                "size": file["size"],
-                "version": file["version"],
-                "stimulus_file": stimulus_file,
-                "stimulus_version": manifest.companions.get(stimulus_file, {}).get("version", "missing"),
-                "trials_file": cnd.trials,
-                "trials_version": manifest.companions.get(cnd.trials or "", {}).get("version"),
-            },
-            "preprocessing": eeg.preprocessing.signed(),
-        }
-        labels = {"subject": subject.name}
-        inputs = {"corpus": made["corpus stimuli"]}
-        planned[subject.name] = builder.add("eeg", f"eeg {subject.name}", config, inputs, labels, missing)
-    return planned
+    if eeg.bids is not None:
+        return plan_bids(builder, eeg, made)
+    return plan_cnd(builder, eeg, made)
 
 
 def plan_simulated(
@@ -165,10 +143,13 @@ def plan_simulated(
         "simulation": without(simulation, "n_subjects"),
         "preprocessing": science.eeg.preprocessing.model_copy(update={"saturated_share": None}).signed(),
     }
+    missing = None
+    if science.eeg.cnd is not None and science.eeg.cnd.onsets == "shipped":
+        config["shipped"], missing = cnd_stimuli(builder, science.eeg.cnd)
     sources = {"corpus": made["corpus stimuli"], **(inputs or {})}
     if "pitch_surprisal stimuli" in made:
         sources["pitch_surprisal"] = made["pitch_surprisal stimuli"]
-    return builder.add("eeg", f"eeg {subject}", config, sources, {"subject": subject})
+    return builder.add("eeg", f"eeg {subject}", config, sources, {"subject": subject}, missing)
 
 
 def plan_fit(

@@ -27,6 +27,7 @@ def plan_raw(builder: Builder, eeg: EegConfig, made: Mapping[str, str]) -> dict[
                 "files": [dict(found.files[name]) for name in dict.fromkeys(row.file for row in rows)],
                 "mastoids": list(raw.mastoids),
                 "not_eeg": list(raw.not_eeg),
+                **({} if raw.sensor_type == "eeg" else {"sensor_type": raw.sensor_type}),
             },
             "preprocessing": eeg.preprocessing.signed(),
         }

@@ -1,33 +1,34 @@
-"""EEG data sets before any study: what is in them, and whether the audio at hand is aligned with them."""
+"""EEG data sets before any study: what is in them."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, cast, get_args
 
-from orchestrator.manifest import AUDIO_SUFFIXES, MIDI_SUFFIXES
 from orchestrator.outside import OutsideFile, list_files, open_outside
 from orchestrator.paths import local_folder
 from orchestrator.reading import UsageError
 from orchestrator.report.tables import aligned
 from orchestrator.trouble import described
-from tasks.contract import Artefact, Cell, Context, TaskError
+from orchestrator.verbs.data_bids import bids_facts
+from tasks.contract import TaskError
+from tasks.eeg.source_config import SensorType
 
 if TYPE_CHECKING:
     from tasks.eeg.overview import SubjectFacts
-    from tasks.eeg.shipped import Alignment, Shipped
+    from tasks.eeg.shipped import Shipped
 
+DESCRIPTION = "dataset_description.json"
 RAW_SUFFIXES = (".fif", ".fif.gz", ".bdf", ".edf", ".gdf", ".vhdr", ".ahdr", ".set", ".cnt", ".nxe", ".lay")
 
 
-def inspect(path: str, events: str | None, out: str | None, as_json: bool) -> int:
+def inspect(
+    path: str, events: str | None, task: str | None, sensor_type: str | None, out: str | None, as_json: bool
+) -> int:
     """Print what a data set has, subject by subject, and what is missing; draw its montage at `out`.
 
     Raises
@@ -35,15 +36,22 @@ def inspect(path: str, events: str | None, out: str | None, as_json: bool) -> in
     UsageError
         If there is no data set at `path`, or the picture can't be written.
     """
-    files = _listed(path)
+    files = listed(path)
+    kind = wanted(sensor_type)
     shipped = None
-    if any(re.fullmatch(r"data(Sub\d+|Stim)\.mat", name) for name in files):
+    if task is not None and DESCRIPTION not in files:
+        raise UsageError(f"--task: {path} is no BIDS data set (no {DESCRIPTION}); leave the option out")
+    if DESCRIPTION in files:
+        if events is not None:
+            raise UsageError("--events: a BIDS data set has its events in its own files; leave the option out")
+        subjects, missing, layout = bids_facts(path, files, task, kind)
+    elif any(re.fullmatch(r"data(Sub\d+|Stim)\.mat", name) for name in files):
         if events is not None:
             raise UsageError("--events: a CND data set has its trials in its own files; leave the option out")
         shipped, subjects, missing = _cnd(files)
         layout = "CND"
     else:
-        subjects, missing = _raw(path, files, events)
+        subjects, missing = _raw(path, files, events, kind or "eeg")
         layout = "raw files" + ("" if events else " without a table of events (--events)")
     drawn = _drawn(subjects, out)
     if as_json:
@@ -65,90 +73,14 @@ def inspect(path: str, events: str | None, out: str | None, as_json: bool) -> in
     return 0
 
 
-def check(path: str, audio: str, trials: str | None, tolerance: int) -> int:
-    """Print the lag of our envelope of each piece behind the shipped one; exit code 1 when one is misaligned.
-
-    Raises
-    ------
-    UsageError
-        If the data set or the audio can't be read, or which trial heard what is unknown.
-    """
-    from tasks.audio.recording import load_audio, recordings
-    from tasks.eeg.pairing import read_trial_table
-    from tasks.eeg.shipped import align, read_shipped
-
-    stimulus_file = _listed(path).get("dataStim.mat")
-    if stimulus_file is None:
-        raise UsageError(f"{path}: no dataStim.mat in it; the check is for the features that a CND data set ships")
-    try:
-        shipped = read_shipped(stimulus_file.path, open_outside)
-        table = read_trial_table(trials, open_outside) if trials else None
-        with tempfile.TemporaryDirectory() as folder:
-            corpus = _corpus(audio, Path(folder))
-            found, skipped = align(
-                shipped, recordings(corpus), table, lambda stimulus: load_audio(stimulus, corpus, open_outside)
-            )
-    except TaskError as error:
-        raise UsageError(str(error).replace("cnd.trials", "--trials")) from None
-    wrong = {one.trial: one.misaligned(tolerance) for one in found}
-    feature = shipped.names[shipped.envelope]
-    print(f"our envelope behind the shipped {feature!r}, in samples at {shipped.rate_hz:g} Hz (allowed: ±{tolerance})")
-    print("\n".join(aligned(_CHECKED, [_checked(one, wrong[one.trial]) for one in found])))
-    for part in skipped:
-        print(f"left out: {part}")
-    if not found:
-        print("nothing could be compared")
-    refused = [f"{one.recording}: {wrong[one.trial]}" for one in found if wrong[one.trial]]
-    for sentence in refused:
-        sys.stderr.write(f"orchestrator: misaligned: {sentence}\n")
-    return 1 if refused or not found or any(part.trial != "-" for part in skipped) else 0
+def wanted(sensor_type: str | None) -> SensorType | None:
+    """The option of that name, or None where it isn't given."""
+    if sensor_type is not None and sensor_type not in get_args(SensorType):
+        raise UsageError(f"--sensor-type {sensor_type!r}: allowed is {', '.join(get_args(SensorType))}")
+    return cast("SensorType | None", sensor_type)
 
 
-_CHECKED = ("piece", "trial", "lag", "r", "lag of parts", "longer by (s)", "verdict")
-
-
-def _checked(one: Alignment, wrong: str | None) -> list[str]:
-    lags = sorted(part.samples for part in one.parts)
-    parts = f"{lags[0]:+d} to {lags[-1]:+d}" if lags else "-"
-    whole = [f"{one.whole.samples:+d}", f"{one.whole.r:.3f}"]
-    return [one.recording, str(one.trial), *whole, parts, f"{one.seconds_more:+.2f}", "MISALIGNED" if wrong else "ok"]
-
-
-def _corpus(audio: str, folder: Path) -> Artefact:
-    """The stimuli as a study makes them of a folder of audio or MIDI, in a temporary folder."""
-    from tasks.audio.config import DataSet, SplitConfig
-    from tasks.audio.corpus import run as make_corpus
-    from tasks.audio.melodies import run as make_tunes
-
-    listed = _listed(audio)
-    midi = {name: file for name, file in listed.items() if name.lower().endswith(MIDI_SUFFIXES)}
-    sound = {name: file for name, file in listed.items() if name.lower().endswith(AUDIO_SUFFIXES)}
-    if not sound and not midi:
-        raise UsageError(f"{audio}: no audio ({', '.join(AUDIO_SUFFIXES)}) and no MIDI in it")
-    files = [asdict(file) for file in (sound or midi).values()]
-    common: dict[str, Any] = {"seed": 0, "split": SplitConfig().model_dump(mode="json")}
-    inputs: dict[str, Artefact] = {}
-    if not sound:
-        inputs["tunes"] = _made(make_tunes, "tunes", {"source": "midi", "files": files, **common}, {}, folder)
-    dataset = DataSet(source="audio" if sound else "midi", path=audio).model_dump(mode="json")
-    config = {"role": "stimuli", "dataset": dataset, "files": files if sound else [], **common}
-    return _made(make_corpus, "corpus", config, inputs, folder)
-
-
-def _made(stage: Any, name: str, config: dict[str, Any], inputs: dict[str, Artefact], folder: Path) -> Artefact:
-    out = folder / name
-    out.mkdir()
-    (result,) = stage([Cell(name, name, config, dict(inputs), out)], Context(open_file=open_outside))
-    if result.failure is not None:
-        raise TaskError(result.failure)
-
-    def opened(file: str) -> BinaryIO:
-        return (out / file).open("rb")
-
-    return Artefact(name, name, config, result.metrics, opened)
-
-
-def _listed(path: str) -> dict[str, OutsideFile]:
+def listed(path: str) -> dict[str, OutsideFile]:
     """Every file below a folder, by its path in it."""
     try:
         found = list_files(path, ("",))
@@ -182,7 +114,9 @@ def _cnd(files: dict[str, OutsideFile]) -> tuple[Shipped | None, list[SubjectFac
     return shipped, [cnd_subject(n, files[f"{n}.mat"].path, shipped, open_outside) for n in names], missing
 
 
-def _raw(path: str, files: dict[str, OutsideFile], events: str | None) -> tuple[list[SubjectFacts], list[str]]:
+def _raw(
+    path: str, files: dict[str, OutsideFile], events: str | None, kind: SensorType
+) -> tuple[list[SubjectFacts], list[str]]:
     from tasks.eeg.events import belongs_to, read_events
     from tasks.eeg.overview import raw_subject
     from tasks.eeg.raw_file import RawFile, RawPart
@@ -196,7 +130,7 @@ def _raw(path: str, files: dict[str, OutsideFile], events: str | None) -> tuple[
         names = [name for name in sorted(files) if name.lower().endswith(RAW_SUFFIXES) and name not in parts]
         if not names:
             raise UsageError(f"{path}: no data set there: no dataSub1.mat, and no {', '.join(RAW_SUFFIXES)}")
-        return [raw_subject(n, (), {n: described_file(n)}, open_outside) for n in names], []
+        return [raw_subject(n, (), {n: described_file(n)}, open_outside, kind) for n in names], []
     try:
         with open_outside(events) as stream:
             rows = read_events(events, stream.read())
@@ -208,7 +142,7 @@ def _raw(path: str, files: dict[str, OutsideFile], events: str | None) -> tuple[
     unnamed = [name for name in sorted(files) if name.lower().endswith(RAW_SUFFIXES) and name not in named]
     unnamed = [name for name in unnamed if not any(belongs_to(name, other) for other in named)]
     subjects = [
-        raw_subject(subject, listed, {n: described_file(n) for n in named if n in files}, open_outside)
+        raw_subject(subject, listed, {n: described_file(n) for n in named if n in files}, open_outside, kind)
         for subject, listed in rows.items()
     ]
     return subjects, [f"{name}: the table of events doesn't name it" for name in unnamed]

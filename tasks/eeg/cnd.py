@@ -1,8 +1,9 @@
 """Reads EEG in the CND layout: ``dataStim.mat`` and one ``dataSubN.mat`` per subject (Di Liberto et al. 2024).
 
-A subject's ``eeg`` has ``fs``, ``data`` (a cell per trial, samples x channels), ``chanlocs``, ``extChan{1}.data`` with
-the mastoids, and ``paddingStartSample``, the number of samples before the stimulus starts. The trials are in the order
-of the stimuli in ``dataStim.mat``; the order of presentation is ``origTrialPosition``, which may be empty.
+A subject's ``eeg`` has ``fs``, ``data`` (a cell per trial, samples x channels), ``chanlocs``, ``extChan`` with groups
+of external channels (the mastoids, eye movements), and ``paddingStartSample``, the number of samples before the
+stimulus starts. The trials are in the order of the stimuli in ``dataStim.mat``; the order of presentation is
+``origTrialPosition``, which may be empty.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from tasks.audio.recording import Recording
 from tasks.contract import OpenFile, TaskError
+from tasks.eeg.external import external_groups, eye_channels, eye_names, mastoid_channels, rows_of
 from tasks.eeg.matlab import cells_of, read_mat, scalar
 from tasks.eeg.montage import positions_for
 from tasks.eeg.pairing import pair_trials, read_trial_table
@@ -134,32 +136,9 @@ def _matrix(value: Any, n_channels: int | None) -> Floats:
     return np.ascontiguousarray(matrix.T)
 
 
-def _mastoids(eeg: Mapping[str, Any]) -> list[Any]:
-    """The external channels of every trial, or an empty list."""
-    external = eeg.get("extChan")
-    if isinstance(external, (list, np.ndarray)) and len(external):
-        external = external[0]
-    if isinstance(external, Mapping) and "data" in external:
-        return cells_of(external["data"])
-    return []
-
-
 def external_channels(eeg: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Names of the external channels by the description of their group; numbers where they have no names."""
-    groups = eeg.get("extChan")
-    found: dict[str, tuple[str, ...]] = {}
-    listed = [groups] if isinstance(groups, Mapping) else cells_of([] if groups is None else groups)
-    for place, group in enumerate(listed):
-        trials = cells_of(group.get("data", [])) if isinstance(group, Mapping) else []
-        widths = [min(np.shape(trial)) for trial in trials if np.ndim(trial) == 2]
-        if not widths:
-            continue
-        description = group.get("description")
-        kind = description if isinstance(description, str) and description else f"external {place + 1}"
-        labels = [str(entry.get("labels")) for entry in _locations(group) if entry.get("labels")]
-        names = labels if len(labels) == widths[0] else [f"{k + 1}" for k in range(widths[0])]
-        found[kind] = tuple(names)
-    return found
+    return {group.description: group.names for group in external_groups(eeg, _locations)}
 
 
 def _check(matrix: Floats, n_channels: int, stimulus: Recording, heard_s: float | None, whole: bool) -> str | None:
@@ -233,9 +212,8 @@ def read_subject(
     if durations and len(durations) != n_trials:
         skipped.append(Skipped("-", f"{len(durations)} trials in the stimulus file, {n_trials} in the subject's"))
         durations = []
-    external = _mastoids(eeg)
-    if len(external) != n_trials:
-        external = [None] * n_trials
+    groups = [group for group in external_groups(eeg, _locations) if len(group.trials) == n_trials]
+    mastoids, eyes, eye_labels = mastoid_channels(groups), eye_channels(groups), eye_names(groups)
     padding = _padding(path, eeg)
     order = original_order(eeg, n_trials)
     trials: list[Trial] = []
@@ -248,20 +226,23 @@ def read_subject(
         if wrong:
             skipped.append(Skipped(str(number), wrong, stimulus.id))
             continue
-        mastoids = _two_mastoids(external[number - 1], matrix.shape[1])
+        n_samples = matrix.shape[1]
         start = padding + round(rate * stimulus.start_sample / stimulus.sample_rate_hz)
-        position = order[number - 1] if order else None
+        eog = [rows_of(group, number - 1, [channel], n_samples) for group, channel in eyes]
+        present = [row for row in eog if row is not None]
         trials.append(
-            Trial(str(number), stimulus.id, repetition, matrix, mastoids, rate, start, stimulus.duration_s, position)
+            Trial(
+                str(number),
+                stimulus.id,
+                repetition,
+                matrix,
+                rows_of(mastoids[0], number - 1, mastoids[1], n_samples) if mastoids else None,
+                rate,
+                start,
+                stimulus.duration_s,
+                order[number - 1] if order else None,
+                eog=np.concatenate(present) if present else None,
+                eog_names=tuple(name for name, row in zip(eye_labels, eog, strict=True) if row is not None),
+            )
         )
     return Subject(trials, read_sensors(eeg, n_channels), skipped, external_channels(eeg))
-
-
-def _two_mastoids(value: Any, n_samples: int) -> Floats | None:
-    """The first two external channels of a trial, or None where they don't go with its EEG."""
-    if value is None:
-        return None
-    matrix = _matrix(value, None).T
-    if matrix.shape[0] == n_samples:
-        matrix = matrix.T
-    return np.ascontiguousarray(matrix[:2]) if matrix.shape[1] == n_samples else None

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from tasks.config import Config, Distinct
 from tasks.eeg.feature_config import ACOUSTICS, OF_LATENTS, FeatureConfig, Names
 from tasks.eeg.preprocessing_config import PreprocessingConfig as PreprocessingConfig
+from tasks.eeg.source_config import BidsConfig, ExpectConfig, SensorType
 
 Lag = Annotated[float, Field(ge=-5, le=5)]
 MAX_BLOCKS = 1000
@@ -41,11 +42,13 @@ class CndConfig(Config):
 
     `trials` is a csv with the columns trial (1-based) and recording (a file name of the stimuli). Without it the number
     of trials must be a multiple of the number of stimuli, in the order k, k + n, k + 2n ... for piece k.
-    `expect` lets a plan be drawn before the data are there.
+    `onsets` of the reduced model are ``own`` (of the notes, or detected) or ``shipped``: those of dataStim.mat, for
+    audio that is aligned with it. `expect` lets a plan be drawn before the data are there.
     """
 
     path: str = Field(min_length=1)
     trials: Annotated[str, Field(min_length=1)] | None = None
+    onsets: Literal["own", "shipped"] = Field("own", json_schema_extra={"neutral": "own"})
     expect: ExpectConfig | None = None
 
 
@@ -54,21 +57,16 @@ class RawConfig(Config):
 
     `events` is a csv or tsv with the columns subject, file (within `path`), recording (a file name of the stimuli) and
     onset_s (seconds from the file's first sample), and, if known, duration_s and repetition (1, 2, ...). `mastoids` are
-    the channels for the reference of that name; `not_eeg` are channels that the file wrongly calls EEG.
+    the channels for the reference of that name; `not_eeg` are channels that the file wrongly calls EEG. `sensor_type`
+    are the channels that are taken: EEG, or MEG's magnetometers or gradiometers.
     """
 
     path: str = Field(min_length=1)
     events: str = Field(min_length=1)
+    sensor_type: SensorType = Field("eeg", json_schema_extra={"neutral": "eeg"})
     mastoids: tuple[str, ...] = ()
     not_eeg: tuple[str, ...] = ()
     expect: ExpectConfig | None = None
-
-
-class ExpectConfig(Config):
-    """How many subjects and pieces a data set is declared to have."""
-
-    subjects: int = Field(ge=1)
-    pieces: int = Field(ge=2)
 
 
 class ModelConfig(Config):
@@ -212,11 +210,12 @@ class ParticipantsConfig(Config):
 
 
 class EegConfig(Config):
-    """One EEG data set and everything done with it. Exactly one of `simulation`, `cnd` and `raw` is given."""
+    """One EEG data set and everything done with it. Exactly one of `simulation`, `cnd`, `raw`, `bids` is given."""
 
     simulation: SimulationConfig | None = None
     cnd: CndConfig | None = None
     raw: RawConfig | None = Field(None, json_schema_extra={"neutral": None})
+    bids: BidsConfig | None = Field(None, json_schema_extra={"neutral": None})
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     trf: TrfConfig = TrfConfig()
     permutations: PermutationsConfig = PermutationsConfig()
@@ -226,13 +225,26 @@ class EegConfig(Config):
 
     @model_validator(mode="after")
     def _one_source(self) -> EegConfig:
-        given = [name for name in ("simulation", "cnd", "raw") if getattr(self, name) is not None]
+        sources = ("simulation", "cnd", "raw", "bids")
+        given = [name for name in sources if getattr(self, name) is not None]
         if len(given) != 1:
             said = {0: "none is given", 2: "both are given; set the other to null"}.get(
                 len(given), "all are given; set the others to null"
             )
-            named = ", ".join(given or ("simulation", "cnd", "raw"))
+            named = ", ".join(given or sources)
             raise ValueError(f"{named}: exactly one of them says where the EEG comes from, {said}")
+        return self
+
+    @model_validator(mode="after")
+    def _meg_has_no_reference(self) -> EegConfig:
+        source = self.raw or self.bids
+        reference = self.preprocessing.reference
+        if source is not None and source.sensor_type != "eeg" and reference != "none":
+            name = "raw" if source is self.raw else "bids"
+            raise ValueError(
+                f"{name}.sensor_type: {source.sensor_type} is MEG, which has no reference: preprocessing.reference "
+                f"must be none, and it is {reference}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ no feature lags behind another.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from tasks.config import Config
 from tasks.contract import Artefact, Cell, Context, OpenFile, Result, TaskError
 from tasks.eeg.feature_config import OwnFeature
 from tasks.eeg.own_features import read_own
+from tasks.eeg.source_config import ShippedFiles
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,10 +36,14 @@ _BLOCK = 1024
 
 
 class FeaturesConfig(Config):
-    """The config of the stage `features`: samples per second of the EEG; `own` is a feature of one's own instead."""
+    """The config of the stage `features`: the EEG's rate in Hz; `own` is a feature of one's own instead.
+
+    `shipped` is where onsets come from, if not from us.
+    """
 
     sample_rate_hz: int
     own: OwnFeature | None = Field(None, json_schema_extra={"neutral": None})
+    shipped: ShippedFiles | None = Field(None, json_schema_extra={"neutral": None})
 
 
 def n_eeg_samples(n_audio_samples: int, rate: int) -> int:
@@ -164,7 +169,27 @@ def onsets(recording: Recording, audio: npt.NDArray[np.floating], rate: int) -> 
     return impulses(times, np.ones(len(times)), rate, n_eeg_samples(audio.size, rate))
 
 
-def _features(corpus: Artefact, rate: int, open_file: OpenFile) -> tuple[dict[str, Floats], dict[str, int]]:
+def onset_source(
+    corpus: Artefact, files: ShippedFiles | None, open_file: OpenFile
+) -> Callable[[Recording, npt.NDArray[np.floating], int], Floats]:
+    """`onsets`, or where `files` name a CND data set the onsets that it ships: a function of the same arguments.
+
+    Raises
+    ------
+    TaskError
+        If that data set has no onsets, or which trial heard which recording is unknown.
+    """
+    if files is None:
+        return onsets
+    from tasks.eeg.shipped_onsets import ShippedOnsets  # which needs the envelope of this module
+
+    return ShippedOnsets(corpus, files, open_file).of
+
+
+def _features(
+    corpus: Artefact, rate: int, files: ShippedFiles | None, open_file: OpenFile
+) -> tuple[dict[str, Floats], dict[str, int]]:
+    onsets_of = onset_source(corpus, files, open_file)
     arrays: dict[str, Floats] = {}
     lengths: dict[str, int] = {}
     for recording in recordings(corpus):
@@ -172,7 +197,7 @@ def _features(corpus: Artefact, rate: int, open_file: OpenFile) -> tuple[dict[st
         bands = spectrogram(audio, rate)
         arrays[f"{recording.id}/spectrogram"] = bands
         arrays[f"{recording.id}/derivative"] = derivative(bands)
-        arrays[f"{recording.id}/onsets"] = onsets(recording, audio, rate)[:, None]
+        arrays[f"{recording.id}/onsets"] = onsets_of(recording, audio, rate)[:, None]
         arrays[f"{recording.id}/envelope"] = envelope(audio, rate)[:, None]
         lengths[recording.id] = bands.shape[0]
     if not lengths:
@@ -205,7 +230,7 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
         rate, about, metrics = config.sample_rate_hz, {}, {}
         try:
             if config.own is None:
-                arrays, lengths = _features(cell.input("corpus"), rate, context.open_file)
+                arrays, lengths = _features(cell.input("corpus"), rate, config.shipped, context.open_file)
             else:
                 arrays, lengths, unused = _own(cell, config.own, rate, context.open_file)
                 about, metrics = {"own": config.own.name}, {"skipped": unused[:20]}

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tasks.contract import OpenFile, TaskError
+from tasks.eeg.bids import BidsFiles, heard, source_of, twice
 from tasks.eeg.cnd import external_channels, original_order, read_sensors
 from tasks.eeg.events import Presentation
 from tasks.eeg.matlab import cells_of, read_mat, scalar
-from tasks.eeg.raw_file import RawFile, copy_here, open_raw
+from tasks.eeg.raw import RawSource, file_source
+from tasks.eeg.raw_file import RawFile
 from tasks.eeg.shipped import Shipped
+from tasks.eeg.source_config import SensorType
 from tasks.eeg.trials import Floats
 
 
@@ -95,7 +96,11 @@ def cnd_subject(name: str, path: str, shipped: Shipped | None, open_file: OpenFi
 
 
 def raw_subject(
-    name: str, presentations: Sequence[Presentation], files: Mapping[str, RawFile], open_file: OpenFile
+    name: str,
+    presentations: Sequence[Presentation],
+    files: Mapping[str, RawFile],
+    open_file: OpenFile,
+    sensor_type: SensorType = "eeg",
 ) -> SubjectFacts:
     """Facts about one subject's raw files, from their headers and the table of events.
 
@@ -109,41 +114,69 @@ def raw_subject(
         Files by their names in the table; a file that isn't there is told in ``missing``.
     open_file : callable
         Opens a path or URL.
+    sensor_type : {"eeg", "mag", "grad"}
+        Which channels are wanted.
     """
-    facts = SubjectFacts(name, n_trials=len(presentations))
-    facts.pieces = dict(Counter(row.recording for row in presentations))
     named = list(dict.fromkeys(row.file for row in presentations)) or list(files)
-    for file in named:
-        if file not in files:
-            facts.missing.append(f"{file}: there is no such file")
+    absent = [f"{file}: there is no such file" for file in named if file not in files]
+    sources = [file_source(files[file], open_file, sensor_type=sensor_type) for file in named if file in files]
+    return _presented(SubjectFacts(name, missing=absent), presentations, sources)
+
+
+def bids_subject(name: str, files: BidsFiles, open_file: OpenFile) -> SubjectFacts:
+    """Facts about one subject of a BIDS data set, from its recordings' headers and tables of events.
+
+    Parameters
+    ----------
+    name : str
+        The subject.
+    files : BidsFiles
+        Its recordings; what can't be used of one is told in ``missing``.
+    open_file : callable
+        Opens a path or URL.
+    """
+    facts = SubjectFacts(name, missing=[str(part) for part in twice(files.recordings)])
+    presentations: list[Presentation] = []
+    for recording in files.recordings:
+        try:
+            rows, notes = heard(recording, files.stimulus_column, (), open_file)
+            presentations += rows
+            facts.missing += [str(note) for note in notes]
+        except TaskError as error:
+            facts.missing.append(f"{recording.name}: {error}")
+    return _presented(facts, presentations, [source_of(part, files, open_file) for part in files.recordings])
+
+
+def _presented(facts: SubjectFacts, rows: Sequence[Presentation], sources: Sequence[RawSource]) -> SubjectFacts:
+    facts.n_trials = len(rows)
+    facts.pieces = dict(Counter(row.recording for row in rows))
+    first = None
+    for source in sources:
+        try:
+            with source.opened() as opened:
+                length_s = float(opened.raw.n_times / opened.rate_hz)
+                facts.rates_hz = sorted({*facts.rates_hz, opened.rate_hz})
+                facts.bads = tuple(dict.fromkeys([*facts.bads, *opened.raw.info["bads"]]))
+                facts.other = {**facts.other, **opened.other}
+                if not facts.channels:
+                    facts.channels, facts.positions, first = opened.names, opened.positions, source.name
+                elif set(opened.names) != set(facts.channels):
+                    facts.missing.append(f"{source.name}: has other channels than {first}")
+        except TaskError as error:
+            facts.missing.append(f"{source.name}: {error}")
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                opened = open_raw(copy_here(files[file], Path(folder), open_file))
-            except TaskError as error:
-                facts.missing.append(f"{file}: {error}")
-                continue
-            length_s = float(opened.raw.n_times / opened.rate_hz)
-            facts.rates_hz = sorted({*facts.rates_hz, opened.rate_hz})
-            facts.bads = tuple(dict.fromkeys([*facts.bads, *opened.raw.info["bads"]]))
-            facts.other = {**facts.other, **opened.other}
-            if not facts.channels:
-                facts.channels, facts.positions = opened.names, opened.positions
-            elif set(opened.names) != set(facts.channels):
-                facts.missing.append(f"{file}: has other channels than {named[0]}")
-            opened.raw.close()
-        if not presentations:
+        if not rows:
             facts.durations_s.append(length_s)
-        for row in (row for row in presentations if row.file == file):
+        for row in (row for row in rows if row.file == source.name):
             if row.onset_s >= length_s:
-                facts.missing.append(f"{file}: {row.recording} at {row.onset_s:g} s, but it ends at {length_s:g} s")
+                lost = f"{row.recording} at {row.onset_s:g} s, but it ends at {length_s:g} s"
+                facts.missing.append(f"{source.name}: {lost}")
             elif row.duration_s is not None:
                 facts.durations_s.append(row.duration_s)
-    if presentations:
-        in_time = sorted(
-            range(len(presentations)), key=lambda k: (named.index(presentations[k].file), presentations[k].onset_s)
-        )
-        facts.original_order = [in_time.index(k) + 1 for k in range(len(presentations))]
+    if rows:
+        files = list(dict.fromkeys(row.file for row in rows))
+        in_time = sorted(range(len(rows)), key=lambda k: (files.index(rows[k].file), rows[k].onset_s))
+        facts.original_order = [in_time.index(k) + 1 for k in range(len(rows))]
     if facts.channels and facts.positions is None:
         facts.missing.append("no positions of channels: no scalp map, and bad channels can't be interpolated")
     return facts

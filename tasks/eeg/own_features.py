@@ -22,8 +22,8 @@ from tasks.audio.config import SAMPLE_RATE_HZ
 from tasks.audio.recording import Recording
 from tasks.contract import OpenFile, TaskError
 from tasks.eeg.feature_config import Form, OwnFeature
+from tasks.eeg.filtering import resample_from
 from tasks.eeg.pairing import aliases_of, heard_by_name
-from tasks.eeg.preprocessing import resample_from
 
 Floats = npt.NDArray[np.float64]
 

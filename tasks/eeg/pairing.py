@@ -62,6 +62,29 @@ def heard_by_name(name: str, aliases: Mapping[str, Recording]) -> Recording | No
     return aliases.get(name, aliases.get(PurePosixPath(name).stem))
 
 
+def by_path(name: str, stimuli: Sequence[Recording]) -> Recording | str | None:
+    """The stimulus that is meant by a path or file name, or a sentence where several fit equally well; None for none.
+
+    Those fit best whose path ends as the name does; then those with the same file name, with any suffix or none.
+    """
+    wanted = PurePosixPath(name.replace("\\", "/"))
+    places = {
+        stimulus.id: PurePosixPath((stimulus.path or stimulus.file or "").replace("\\", "/")) for stimulus in stimuli
+    }
+    n_parts = len(wanted.parts)
+    for fits in (
+        [s for s in stimuli if places[s.id].parts[-n_parts:] == wanted.parts],
+        [s for s in stimuli if places[s.id].name == wanted.name],
+        [s for s in stimuli if places[s.id].stem == wanted.stem],
+    ):
+        if len({places[stimulus.id] for stimulus in fits}) > 1:
+            some = ", ".join(str(places[stimulus.id]) for stimulus in fits[:3])
+            return f"{name} may be any of {some}; file names of stimuli must differ, or events name their folders"
+        if fits:
+            return fits[-1]
+    return heard_by_name(name, aliases_of(stimuli))
+
+
 def not_among(name: str, aliases: Mapping[str, Recording]) -> str:
     """The sentence for a name that is no stimulus, with the nearest one that is."""
     near = get_close_matches(name, aliases, 1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
 from tasks.audio.recording import Recording
 from tasks.config import Config
@@ -16,6 +18,7 @@ from tasks.contract import OpenFile, TaskError
 from tasks.eeg.events import Presentation
 from tasks.eeg.pairing import aliases_of, heard_by_name, not_among
 from tasks.eeg.raw_file import Opened, RawFile, bad_spans, copy_here, open_raw
+from tasks.eeg.source_config import SensorType
 from tasks.eeg.trials import Floats, Sensors, Skipped, Subject, Trial
 
 DURATION_TOLERANCE_S = 2.0
@@ -32,6 +35,15 @@ class RawFiles(Config):
     files: tuple[RawFile, ...]
     mastoids: tuple[str, ...] = ()
     not_eeg: tuple[str, ...] = ()
+    sensor_type: SensorType = Field("eeg", json_schema_extra={"neutral": "eeg"})
+
+
+@dataclass(frozen=True)
+class RawSource:
+    """A recording by its name in the presentations, and how to open it, for as long as it is read."""
+
+    name: str
+    opened: Callable[[], AbstractContextManager[Opened]]
 
 
 @dataclass(frozen=True)
@@ -43,20 +55,71 @@ class _Found:
 
 
 def read_raw_subject(files: RawFiles, stimuli: Sequence[Recording], whole: bool, open_file: OpenFile) -> Subject:
-    """One subject's trials, cut out of its files around what was heard.
-
-    A recording's first instant is taken to be at the EEG sample nearest to its onset.
+    """One subject's trials, cut out of its files around what was heard: `read_presented` of files and a table.
 
     Parameters
     ----------
     files : RawFiles
         Presentations and files.
+    stimuli, whole
+        As `read_presented` takes them.
+    open_file : callable
+        Opens a path or URL.
+    """
+
+    channels = (files.mastoids, files.not_eeg, files.sensor_type)
+    sources = [file_source(file, open_file, *channels) for file in files.files]
+    return read_presented(files.presentations, sources, stimuli, whole, files.mastoids, files.sensor_type)
+
+
+def file_source(
+    file: RawFile,
+    open_file: OpenFile,
+    mastoids: Sequence[str] = (),
+    not_eeg: Sequence[str] = (),
+    sensor_type: SensorType = "eeg",
+) -> RawSource:
+    """A file that is copied to a temporary folder, with its companions, for as long as it is open."""
+
+    @contextmanager
+    def opened() -> Iterator[Opened]:
+        with tempfile.TemporaryDirectory() as folder:
+            found = open_raw(copy_here(file, Path(folder), open_file), mastoids, not_eeg, sensor_type)
+            yield found
+            found.raw.close()
+
+    return RawSource(file.name, opened)
+
+
+def read_presented(
+    presentations: Sequence[Presentation],
+    sources: Sequence[RawSource],
+    stimuli: Sequence[Recording],
+    whole: bool,
+    mastoids: Sequence[str] = (),
+    sensor_type: SensorType = "eeg",
+    table: str = "eeg.raw.events",
+) -> Subject:
+    """One subject's trials, cut out of its recordings around what was heard.
+
+    A stimulus's first instant is taken to be at the EEG sample nearest to its onset.
+
+    Parameters
+    ----------
+    presentations : sequence of Presentation
+        What was heard when, in which of `sources`.
+    sources : sequence of RawSource
+        The recordings.
     stimuli : sequence of Recording
         The recordings that may have been heard.
     whole : bool
         Whether they are whole; otherwise they are parts of what was heard, from their ``start_sample`` on.
-    open_file : callable
-        Opens a path or URL.
+    mastoids : sequence of str
+        The channels for the reference of that name.
+    sensor_type : {"eeg", "mag", "grad"}
+        Which channels `sources` give.
+    table : str
+        Where presentations can be mended, for messages.
 
     Returns
     -------
@@ -74,50 +137,49 @@ def read_raw_subject(files: RawFiles, stimuli: Sequence[Recording], whole: bool,
     found: dict[int, _Found] = {}
     sensors: dict[tuple[str, ...], Floats | None] = {}
     other: dict[str, dict[str, None]] = {}
-    for file in files.files:
-        rows = [(place, row) for place, row in enumerate(files.presentations) if row.file == file.name]
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                opened = open_raw(copy_here(file, Path(folder), open_file), files.mastoids, files.not_eeg)
-            except TaskError as error:
-                skipped += [Skipped(row.file, str(error), row.recording) for _, row in rows]
-                continue
-            sensors.setdefault(opened.names, opened.positions)
-            for kind, names in opened.other.items():
-                other.setdefault(kind, {}).update(dict.fromkeys(names))
-            for place, row in rows:
-                stimulus = heard_by_name(row.recording, aliases)
-                try:
-                    if stimulus is None:
-                        raise TaskError(not_among(row.recording, aliases))
-                    found[place] = _Found(_trial(opened, row, stimulus, whole, files.mastoids), opened.names)
-                except TaskError as error:
-                    skipped.append(Skipped(_called(row), str(error), row.recording))
-            opened.raw.close()
+    for source in sources:
+        rows = [(place, row) for place, row in enumerate(presentations) if row.file == source.name]
+        try:
+            with source.opened() as opened:
+                sensors.setdefault(opened.names, opened.positions)
+                for kind, names in opened.other.items():
+                    other.setdefault(kind, {}).update(dict.fromkeys(names))
+                for place, row in rows:
+                    stimulus = heard_by_name(row.recording, aliases)
+                    try:
+                        if stimulus is None:
+                            raise TaskError(not_among(row.recording, aliases))
+                        trial = _trial(opened, row, stimulus, whole, mastoids, table)
+                        found[place] = _Found(trial, opened.names)
+                    except TaskError as error:
+                        skipped.append(Skipped(_called(row), str(error), row.recording))
+        except TaskError as error:
+            skipped += [Skipped(row.file, str(error), row.recording) for _, row in rows]
     if not found:
         reasons = "; ".join(str(part) for part in skipped[:3])
         raise TaskError(f"no trial can be used: {reasons}")
     names = Counter(part.names for part in found.values()).most_common(1)[0][0]
-    trials = _numbered(files.presentations, _alike(found, names, skipped), skipped)
+    trials = _numbered(presentations, _alike(found, names, skipped), skipped)
     heard = {trial.recording for trial in trials}
     skipped += [Skipped("-", f"the stimulus {s.id} has no trial") for s in stimuli if s.id not in heard]
-    return Subject(
-        trials, Sensors(names, sensors[names]), skipped, {kind: tuple(names) for kind, names in other.items()}
-    )
+    found_sensors = Sensors(names, sensors[names], sensor_type)
+    return Subject(trials, found_sensors, skipped, {kind: tuple(names) for kind, names in other.items()})
 
 
 def _called(row: Presentation) -> str:
     return f"{row.file} at {row.onset_s:g} s"
 
 
-def _trial(opened: Opened, row: Presentation, stimulus: Recording, whole: bool, mastoids: Sequence[str]) -> Trial:
+def _trial(
+    opened: Opened, row: Presentation, stimulus: Recording, whole: bool, mastoids: Sequence[str], table: str
+) -> Trial:
     begin_s = stimulus.start_sample / stimulus.sample_rate_hz
     end_s = begin_s + stimulus.duration_s
     beyond_s = 0.0 if row.duration_s is None else end_s - row.duration_s
     if beyond_s > DURATION_TOLERANCE_S or (whole and -beyond_s > DURATION_TOLERANCE_S):
         raise TaskError(
             f"lasted {row.duration_s:.1f} s by the table of events, but {stimulus.id} ends at {end_s:.1f} s: is it the "
-            "right recording? check eeg.raw.events"
+            f"right recording? check {table}"
         )
     rate, length = opened.rate_hz, int(opened.raw.n_times)
     start = round((row.onset_s + begin_s) * rate)
@@ -130,21 +192,23 @@ def _trial(opened: Opened, row: Presentation, stimulus: Recording, whole: bool, 
     last = min(length, start + round(stimulus.duration_s * rate) + margin)
     has = [name for name in mastoids if name in opened.raw.ch_names]
     try:
-        data = opened.raw.get_data([*opened.names, *has], first, last, verbose="ERROR")
-    except Exception as error:  # as above
+        data = opened.raw.get_data([*opened.names, *has, *opened.eog], first, last, verbose="ERROR")
+    except Exception as error:  # readers raise whatever the broken bytes lead them to
         raise TaskError(f"truncated or damaged ({type(error).__name__}); copy the file again") from None
-    n_eeg = len(opened.names)
+    n, n_mastoids = len(opened.names), len(has)
     return Trial(
         _called(row),
         stimulus.id,
         0,
-        np.ascontiguousarray(data[:n_eeg]),
-        np.ascontiguousarray(data[n_eeg:]) if has else None,
+        np.ascontiguousarray(data[:n]),
+        np.ascontiguousarray(data[n : n + n_mastoids]) if has else None,
         rate,
         start - first,
         stimulus.duration_s,
         marked_bads=tuple(name for name in opened.names if name in opened.raw.info["bads"]),
         bad_spans=bad_spans(opened.raw, start / rate, start / rate + stimulus.duration_s),
+        eog=np.ascontiguousarray(data[n + n_mastoids :]) if opened.eog else None,
+        eog_names=opened.eog,
     )
 
 

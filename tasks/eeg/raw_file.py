@@ -1,9 +1,9 @@
-"""Opens any recording that MNE reads, and says which of its channels are EEG, where they sit, what is marked bad."""
+"""Opens any recording that MNE reads, and says which of its channels are wanted, where they sit, what is marked bad."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +15,11 @@ from tasks.config import Config
 from tasks.contract import OpenFile, TaskError
 from tasks.eeg.matlab import is_self_contained
 from tasks.eeg.montage import on_sphere, standard_positions
+from tasks.eeg.source_config import SensorType
 from tasks.eeg.trials import Floats
+
+Read = Callable[[Path], Any]
+"""Makes an MNE Raw, its data not loaded, of a file in a folder of its own."""
 
 BIOSEMI_EXTERNAL = ("EXG", "GSR", "Erg", "Resp", "Plet", "Temp")
 """Names of BioSemi's channels that no scalp electrode has; MNE calls them EEG."""
@@ -45,9 +49,10 @@ class Opened:
     raw : mne.io.BaseRaw
         The recording, its data not loaded.
     names : tuple of str
-        EEG channels.
+        The channels that are wanted: EEG, or MEG of one type.
     positions : ndarray of float64, shape (C, 3), or None
-        In metres on a sphere of 95 mm around the origin, from the file or by standard names.
+        In metres. Electrodes lie on a sphere of 95 mm around the origin, from the file or by standard names; MEG is in
+        head coordinates.
     other : dict of str to tuple of str
         The other channels by type; ``mastoid`` are those asked for.
     """
@@ -58,23 +63,42 @@ class Opened:
     other: dict[str, tuple[str, ...]]
 
     @property
+    def eog(self) -> tuple[str, ...]:
+        """Channels of eye movements: by type, and by name those that are only known to be no EEG."""
+        unnamed = [name for name in self.other.get("not EEG", ()) if "eog" in name.lower()]
+        return (*self.other.get("eog", ()), *unnamed)
+
+    @property
     def rate_hz(self) -> float:
         return float(self.raw.info["sfreq"])
 
 
-def open_raw(path: Path, mastoids: Sequence[str] = (), not_eeg: Sequence[str] = ()) -> Opened:
+def plainly(path: Path) -> Any:
+    """A file by itself, with the types that EDF and BDF have in their channels' names."""
+    options = {"infer_types": True} if path.suffix.lower() in (".edf", ".bdf") else {}
+    return mne.io.read_raw(path, preload=False, verbose="ERROR", **options)
+
+
+def open_raw(
+    path: Path,
+    mastoids: Sequence[str] = (),
+    not_eeg: Sequence[str] = (),
+    sensor_type: SensorType = "eeg",
+    read: Read = plainly,
+) -> Opened:
     """Open a file in a folder of its own and sort its channels.
 
     Raises
     ------
     TaskError
-        If MNE can't read it, it shows the contents of files elsewhere, or it has no EEG.
+        If MNE can't read it, it shows the contents of files elsewhere, or it has no channel of the wanted type.
     """
-    options = {"infer_types": True} if path.suffix.lower() in (".edf", ".bdf") else {}
     if not is_self_contained(path):
         raise TaskError("it shows contents of other files; a recording holds its data itself")
     try:
-        raw = mne.io.read_raw(path, preload=False, verbose="ERROR", **options)
+        raw = read(path)
+    except TaskError:
+        raise
     except Exception as error:  # readers raise whatever the broken bytes lead them to
         reason = " ".join(str(error).replace(f"{path.parent}/", "").split())[:200]
         raise TaskError(f"truncated, damaged, or no file that MNE reads ({type(error).__name__}: {reason})") from None
@@ -89,23 +113,36 @@ def open_raw(path: Path, mastoids: Sequence[str] = (), not_eeg: Sequence[str] = 
             other.setdefault("mastoid", []).append(name)
         elif name in not_eeg or (kind == "eeg" and name.startswith(external) and external):
             other.setdefault("not EEG", []).append(name)
-        elif kind == "eeg":
+        elif kind == sensor_type:
             names.append(name)
         else:
             other.setdefault(kind, []).append(name)
     listed = {kind: tuple(found) for kind, found in other.items()}
     if not names:
         has = ", ".join(f"{len(found)} {kind}" for kind, found in listed.items()) or "nothing"
-        raise TaskError(f"it has no EEG channels (it has: {has})")
-    return Opened(raw, tuple(names), _positions(raw, names), listed)
+        wanted = "EEG" if sensor_type == "eeg" else sensor_type
+        raise TaskError(f"it has no {wanted} channels (it has: {has})")
+    positions = _positions(raw, names) if sensor_type == "eeg" else _in_head(raw, names)
+    return Opened(raw, tuple(names), positions, listed)
 
 
 def _positions(raw: Any, names: Sequence[str]) -> Floats | None:
+    positions = _located(raw, names)
+    return standard_positions(tuple(names)) if positions is None else on_sphere(positions)
+
+
+def _located(raw: Any, names: Sequence[str]) -> Floats | None:
     places = {channel["ch_name"]: np.array(channel["loc"][:3], dtype=np.float64) for channel in raw.info["chs"]}
     positions = np.array([places[name] for name in names])
-    if np.isfinite(positions).all() and (np.linalg.norm(positions, axis=1) > 0).all():
-        return on_sphere(positions)
-    return standard_positions(tuple(names))
+    return positions if np.isfinite(positions).all() and (np.linalg.norm(positions, axis=1) > 0).all() else None
+
+
+def _in_head(raw: Any, names: Sequence[str]) -> Floats | None:
+    """Sensors of MEG in head coordinates; None where the file doesn't say how the head lay in the device."""
+    positions, transform = _located(raw, names), raw.info["dev_head_t"]
+    if positions is None or transform is None:
+        return None
+    return np.asarray(mne.transforms.apply_trans(transform, positions), dtype=np.float64)
 
 
 def copy_here(file: RawFile, folder: Path, open_file: OpenFile) -> Path:

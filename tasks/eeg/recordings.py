@@ -8,20 +8,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 from safetensors.numpy import save_file
 
 from tasks.alignment import note_ic
 from tasks.audio.recording import Recording, load_audio, recordings
 from tasks.config import Config
 from tasks.contract import Artefact, Cell, Context, OpenFile, Result, TaskError
+from tasks.eeg.bids import BidsFiles
 from tasks.eeg.config import PreprocessingConfig, SimulationConfig
-from tasks.eeg.features import envelope, onsets
+from tasks.eeg.features import envelope, onset_source
 from tasks.eeg.montage import biosemi_64
 from tasks.eeg.preprocessing import Clean, clean_all
 from tasks.eeg.quality import gaps, quality
 from tasks.eeg.raw import RawFiles
 from tasks.eeg.responses import Driver, Kind, compressed
 from tasks.eeg.simulation import DRIVERS, Stimulus, frame_driver, note_impulses, simulate, z_scored
+from tasks.eeg.source_config import ShippedFiles
 from tasks.eeg.sources import CndFiles, marked, read_source
 from tasks.eeg.trials import Floats, Sensors, Skipped, Trial
 from tasks.ic import read_ic
@@ -29,21 +32,26 @@ from tasks.pitch import read_surprisal
 
 
 class EegCellConfig(Config):
-    """The config of one subject: read from `cnd` or `raw`, or simulated as a listener of `kind`."""
+    """The config of one subject: read from `cnd`, `raw` or `bids`, or simulated as a listener of `kind`.
+
+    `shipped` is where the onsets come from that a simulated listener answers to, if not from us.
+    """
 
     subject: str
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     cnd: CndFiles | None = None
     raw: RawFiles | None = None
+    bids: BidsFiles | None = None
     seed: int = 0
     kind: Kind = "listener"
     simulation: SimulationConfig | None = None
+    shipped: ShippedFiles | None = Field(None, json_schema_extra={"neutral": None})
     n_channels: int = 64
     snr_db: float | None = None
 
     @property
     def simulated(self) -> bool:
-        return self.cnd is None and self.raw is None
+        return self.cnd is None and self.raw is None and self.bids is None
 
 
 @dataclass(frozen=True)
@@ -61,11 +69,14 @@ class _Envelopes:
     """Compressive envelopes and onsets of a corpus at one rate, computed once for all subjects of a task."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, int], dict[str, tuple[Floats, Floats]]] = {}
+        self._found: dict[tuple[str, int, ShippedFiles | None], dict[str, tuple[Floats, Floats]]] = {}
 
-    def of(self, corpus: Artefact, rate: int, open_file: OpenFile) -> Mapping[str, tuple[Floats, Floats]]:
-        key = (corpus.signature, rate)
+    def of(
+        self, corpus: Artefact, rate: int, shipped: ShippedFiles | None, open_file: OpenFile
+    ) -> Mapping[str, tuple[Floats, Floats]]:
+        key = (corpus.signature, rate, shipped)
         if key not in self._found:
+            onsets = onset_source(corpus, shipped, open_file)
             found = {}
             for recording in recordings(corpus):
                 audio = load_audio(recording, corpus, open_file)
@@ -107,7 +118,7 @@ def _stimuli(
     corpus = cell.input("corpus")
     melodies = recordings(corpus)
     _need_notes(melodies, config.kind)
-    acoustics = envelopes.of(corpus, rate, open_file)
+    acoustics = envelopes.of(corpus, rate, config.shipped, open_file)
     drivers: list[dict[Driver, Floats]] = [
         {"envelope": acoustics[melody.id][0], "onset": acoustics[melody.id][1]} for melody in melodies
     ]
@@ -159,7 +170,7 @@ def _cleaned(heard: _Heard, config: EegCellConfig, scalp: bool) -> _Cleaned:
     unclean: list[Skipped] = []
     reference = config.preprocessing.reference if scalp else None
     try:
-        found, ica = clean_all(heard.trials, heard.sensors, config.preprocessing, reference, repair=scalp)
+        found, ica = clean_all(heard.trials, heard.sensors.for_splines, config.preprocessing, reference, repair=scalp)
     except TaskError as error:
         raise TaskError(f"{config.subject}: {error}") from None
     for trial, result in zip(heard.trials, found, strict=True):
@@ -269,7 +280,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
             config = config.model_copy(update={"preprocessing": own})
         try:
             if not config.simulated:
-                found = read_source(cell.input("corpus"), config.subject, config.cnd, config.raw, context.open_file)
+                corpus, sources = cell.input("corpus"), (config.cnd, config.raw, config.bids)
+                found = read_source(corpus, config.subject, *sources, context.open_file)
                 heard = _Heard(found.trials, found.sensors, found.skipped, None, found.other_channels)
             else:
                 heard = _simulated(cell, config, envelopes, context.open_file)

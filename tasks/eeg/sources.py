@@ -1,13 +1,19 @@
-"""Where a subject's real EEG comes from: CND files, or raw files with a table of events."""
+"""Where a subject's real EEG comes from: CND files, raw files with a table of events, or a BIDS data set."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
 
 from tasks.audio.recording import recordings
 from tasks.config import Config
 from tasks.contract import Artefact, OpenFile, TaskError
+from tasks.eeg.bids import BidsFiles, read_bids_subject
 from tasks.eeg.cnd import read_subject
 from tasks.eeg.raw import RawFiles, read_raw_subject
 from tasks.eeg.trials import Skipped, Subject, Trial, union_s
@@ -16,9 +22,15 @@ NO_POSITIONS = Skipped(
     "-", "no positions of its channels are known: there is no scalp map, and bad channels are removed, not interpolated"
 )
 
+SHARED_PLACES = Skipped("-", "planar gradiometers lie in pairs at one place: there is no scalp map of them")
+
 
 class CndFiles(Config):
-    """One subject's file, its data set's stimulus file, and the table of trials; versions name their content."""
+    """One subject's file, its data set's stimulus file, and the table of trials; versions name their content.
+
+    `external` says how the reference's mastoids are found: by what the external channels are called (None once meant
+    the first two of them).
+    """
 
     file: str
     size: int | None = None
@@ -27,9 +39,10 @@ class CndFiles(Config):
     stimulus_version: str | None = None
     trials_file: str | None = None
     trials_version: str | None = None
+    external: Literal["described"] | None = Field(None, json_schema_extra={"neutral": None})
 
 
-def _need_all_stimuli(corpus: Artefact) -> None:
+def need_all_stimuli(corpus: Artefact) -> None:
     """Trials are paired with recordings by counting only when no recording of the data set is missing."""
     dataset = corpus.config.get("dataset") or {}
     chosen = dataset.get("split", "all") != "all" and dataset.get("split_by") != "within_recording"
@@ -43,7 +56,12 @@ def _need_all_stimuli(corpus: Artefact) -> None:
 
 
 def read_source(
-    corpus: Artefact, subject: str, cnd: CndFiles | None, raw: RawFiles | None, open_file: OpenFile
+    corpus: Artefact,
+    subject: str,
+    cnd: CndFiles | None,
+    raw: RawFiles | None,
+    bids: BidsFiles | None,
+    open_file: OpenFile,
 ) -> Subject:
     """One subject's trials from whichever source is given, paired with the recordings of a corpus.
 
@@ -55,18 +73,25 @@ def read_source(
     dataset = corpus.config.get("dataset") or {}
     whole = dataset.get("excerpt_s") is None and dataset.get("split_by") != "within_recording"
     stimuli = recordings(corpus)
-    if raw is not None:
+    if cnd is None:
         try:
-            found = read_raw_subject(raw, stimuli, whole, open_file)
+            if raw is not None:
+                found = read_raw_subject(raw, stimuli, whole, open_file)
+            else:
+                assert bids is not None
+                found = read_bids_subject(bids, stimuli, whole, open_file)
         except TaskError as error:
             raise TaskError(f"{subject}: {error}") from None
     else:
-        assert cnd is not None
         if cnd.trials_file is None:
-            _need_all_stimuli(corpus)
+            need_all_stimuli(corpus)
         found = read_subject(cnd.file, cnd.stimulus_file, cnd.trials_file, stimuli, whole, open_file)
-    if found.sensors.positions is None:
+    positions = found.sensors.positions
+    if positions is None:
         found.skipped.append(NO_POSITIONS)
+    elif len(np.unique(positions, axis=0)) < len(positions) and found.sensors.kind == "grad":
+        found.skipped.append(SHARED_PLACES)
+        found = replace(found, sensors=replace(found.sensors, positions=None))
     return found
 
 

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+
+from tasks.eeg.source_config import SensorType
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Sensors:
-    """Channel names, and their positions in metres (x right, y front, z up; None where unknown), shape (C, 3)."""
+    """Channel names, their positions in metres (x right, y front, z up; None where unknown), and their type.
+
+    Positions have shape (C, 3). Those of electrodes lie on a sphere of 95 mm, those of MEG are in head coordinates.
+    """
 
     names: tuple[str, ...]
     positions: Floats | None
+    kind: SensorType = "eeg"
+
+    @property
+    def for_splines(self) -> Sensors:
+        """As bad channels may be interpolated from them: spherical splines are for potentials, so not MEG's."""
+        return self if self.kind == "eeg" else replace(self, positions=None)
 
 
 @dataclass(frozen=True)

@@ -303,3 +303,22 @@ def test_impossible_padding_is_refused(tmp_path: Path, corpus: Artefact, padding
     path = write_subject(tmp_path, {**subject_struct(1), "paddingStartSample": padding})
     with pytest.raises(TaskError, match=r"dataSub1\.mat: eeg\.paddingStartSample is (-3|nan|inf)"):
         read(corpus, path)
+
+
+def test_external_channels_are_known_by_what_they_are_called(tmp_path: Path, corpus: Artefact) -> None:
+    struct = subject_struct(repetitions=1)
+    external = [eeg_of(k, DURATIONS_S[name])[:, 60:65] for k, name in enumerate(ORDER)]
+    located = np.array([[("VEOG",), ("M1",)]], dtype=[("labels", object)])
+    eyes = {"description": "Eyes", "chanlocs": located, "data": cells([trial[:, :2] for trial in external])}
+    ears = {"description": "Mastoids", "data": cells([trial[:, 2:4] for trial in external])}
+    more = {"description": "EOG", "data": cells([trial[:, 4:] for trial in external])}
+    struct["extChan"] = cells([eyes, ears, more])
+    scipy.io.savemat(tmp_path / "dataSub1.mat", {"eeg": struct})
+    found = read_subject(str(tmp_path / "dataSub1.mat"), None, None, recordings(corpus), True, open_file)
+    assert found.other_channels == {"Eyes": ("VEOG", "M1"), "Mastoids": ("1", "2"), "EOG": ("1",)}
+    for trial, recorded in zip(found.trials, external, strict=True):
+        assert trial.mastoids is not None
+        assert trial.eog is not None
+        assert trial.eog_names == ("VEOG", "EOG 1")
+        np.testing.assert_array_equal(trial.mastoids, recorded[:, 2:4].T)
+        np.testing.assert_array_equal(trial.eog, recorded[:, [0, 4]].T)
