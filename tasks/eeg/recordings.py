@@ -14,14 +14,16 @@ from tasks.alignment import note_ic
 from tasks.audio.recording import Recording, load_audio, recordings
 from tasks.config import Config
 from tasks.contract import Artefact, Cell, Context, OpenFile, Result, TaskError
+from tasks.eeg import masks
 from tasks.eeg.config import PreprocessingConfig, SimulationConfig
 from tasks.eeg.features import envelope, onsets
+from tasks.eeg.masks import Spans
 from tasks.eeg.preprocessing import Clean, clean
 from tasks.eeg.raw import RawFiles
 from tasks.eeg.responses import Driver, Kind, compressed
 from tasks.eeg.simulation import DRIVERS, Stimulus, frame_driver, note_impulses, simulate, z_scored
 from tasks.eeg.sources import CndFiles, marked, read_source
-from tasks.eeg.trials import Floats, Sensors, Skipped, Trial
+from tasks.eeg.trials import Floats, Sensors, Skipped, Trial, cut, union_s
 from tasks.ic import read_ic
 from tasks.pitch import read_surprisal
 
@@ -148,6 +150,7 @@ def _cleaned(heard: _Heard, config: EegCellConfig, scalp: bool) -> tuple[dict[st
     unclean: list[Skipped] = []
     for trial in heard.trials:
         try:
+            _need_some(trial)
             reference = config.preprocessing.reference if scalp else None
             done[trial.key] = clean(trial, heard.sensors, config.preprocessing, reference, repair=scalp)
         except TaskError as error:
@@ -159,10 +162,21 @@ def _cleaned(heard: _Heard, config: EegCellConfig, scalp: bool) -> tuple[dict[st
     return done, [*heard.skipped, *unclean, *marked(used)]
 
 
-def _scaled(done: Mapping[str, Clean], kept: Sequence[int], per_channel: bool) -> dict[str, np.ndarray[Any, Any]]:
-    """Kept channels over one standard deviation: that of all of them in all trials, or of each channel by itself."""
+def _need_some(trial: Trial) -> None:
+    if trial.bad_spans and union_s(trial.bad_spans) >= trial.duration_s:
+        kinds = ", ".join(dict.fromkeys(description for _, _, description in trial.bad_spans))
+        raise TaskError(f"all of its {trial.duration_s:.2f} s are marked {kinds}; check the annotations of the file")
+
+
+def _scaled(
+    done: Mapping[str, Clean], kept: Sequence[int], per_channel: bool, masked: Mapping[str, Spans]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Kept channels over one standard deviation: that of all of them in all trials, or of each channel by itself.
+
+    Masked samples don't count for it.
+    """
     data = {key: trial.data[:, kept] for key, trial in done.items()}
-    together = np.concatenate(list(data.values()))
+    together = np.concatenate([masks.kept(values, masked[key]) for key, values in data.items()])
     deviation = together.std(axis=0) if per_channel else np.array(together.std())
     scale = np.where(deviation > 0, deviation, 1.0)
     return {key: np.ascontiguousarray(values / scale, dtype=np.float32) for key, values in data.items()}
@@ -177,11 +191,17 @@ def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dic
         raise TaskError(
             f"{config.subject}: every channel is bad in some trial, and without positions none can be repaired"
         )
-    arrays = _scaled(done, kept, per_channel=not scalp)
+    rate = config.preprocessing.sample_rate_hz
+    used = [trial for trial in heard.trials if trial.key in done]
+    masked = {
+        trial.key: masks.of_seconds([span[:2] for span in trial.bad_spans], rate, len(done[trial.key].data))
+        for trial in used
+    }
+    arrays = _scaled(done, kept, not scalp, masked)
     found = {name for trial in done.values() for name in trial.bads}
     bads = [name for name in heard.sensors.names if name in found]
     positions = heard.sensors.positions
-    rate = config.preprocessing.sample_rate_hz
+    notes = [note for trial in used if (note := cut(trial, rate)) is not None]
     table = {
         "subject": config.subject,
         "sample_rate_hz": rate,
@@ -202,10 +222,11 @@ def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dic
                 "bads_why": done[trial.key].why,
                 "original_position": trial.original_position,
                 "bad_spans": [list(span) for span in trial.bad_spans],
+                **({"masks": masked[trial.key]} if masked[trial.key] else {}),
             }
-            for trial in heard.trials
-            if trial.key in done
+            for trial in used
         ],
+        **({"notes": [{"trial": n.trial, "piece": n.piece, "note": n.reason} for n in notes]} if notes else {}),
         "skipped": [{"trial": part.trial, "piece": part.piece, "reason": part.reason} for part in skipped],
         "truth": heard.truth,
     }
@@ -217,6 +238,7 @@ def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dic
         "n_bad_channels": len(bads),
         "skipped": [str(part) for part in skipped[:20]],
         "simulated": config.simulated,
+        **({"notes": [str(note) for note in notes[:20]]} if notes else {}),
     }
 
 
@@ -225,7 +247,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
 
     Writes ``eeg.safetensors`` ("<recording id>/<repetition>" (T, C) float32, sample k at ``k / rate`` of the recording)
     and ``eeg.json``. EEG of a scalp is divided by one standard deviation per subject, that of canaries whose channels
-    are listeners by one per channel.
+    are listeners by one per channel. A trial's ``masks`` in eeg.json are half-open ranges of samples that annotations
+    call bad (absent: none), ``notes`` what was cut at the ends of trials.
 
     Parameters
     ----------
@@ -238,7 +261,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     Yields
     ------
     Result
-        Metrics n_trials, seconds, n_bad_channels, skipped, simulated; or why the whole subject is lost.
+        Metrics n_trials, seconds, n_bad_channels, skipped, simulated, notes where there are any; or why the whole
+        subject is lost.
     """
     envelopes = _Envelopes()
     for done, cell in enumerate(cells):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,8 @@ from tasks.alignment import FrameSeries, hold, impulses, note_ic
 from tasks.audio.recording import Recording
 from tasks.config import Config
 from tasks.contract import Artefact, TaskError
+from tasks.eeg import masks
+from tasks.eeg.masks import Spans
 from tasks.ic import IcSeries, read_ic
 from tasks.pitch import read_surprisal
 
@@ -25,6 +27,9 @@ REDUCED_FEATURES = {"acoustic_plus": ("spectrogram", "derivative", "onsets"), "e
 
 FLAT_SD = 1e-12
 """A standard deviation below this share of the largest value is rounding: the series is constant."""
+
+LOST_MAX = 0.1
+"""Share of a recording's frames that may lack IC: more are no gaps, but a solver that went wrong."""
 
 
 class FitModel(Config):
@@ -53,12 +58,15 @@ class Regressor:
     values : mapping of recording to ndarray, shape (T,)
         Mean 0 and standard deviation 1 over all stimuli; 0 where IC has no value.
     present : mapping of recording to ndarray of bool, shape (T,)
-        Where IC has a value: not in the first frame, nor in silence before and after. A function of the recording:
-        `whole_ic` refuses a noise level that lacks anything else.
+        Where IC has a value: not in the first frame, nor in silence before and after, nor in gaps.
+    missing : mapping of recording to Spans
+        Gaps: samples whose IC should be there and isn't. Every row with a lagged copy of theirs is masked. Recordings
+        without gaps aren't named.
     """
 
     values: Mapping[str, Floats]
     present: Mapping[str, Flags]
+    missing: Mapping[str, Spans] = field(default_factory=dict)
 
 
 def read_reduced(features: Artefact, reduced: str, sample_rate_hz: int) -> dict[str, Floats]:
@@ -121,7 +129,8 @@ def ic_regressor(
     ``hold``: each sample has the IC of its frame; standardised over all samples that have one, the others are 0.
     ``onset``: an impulse at each note onset. Its height is the z-score, over all notes, of the mean IC of the onset's
     frame and the next; a note without IC (in the first frame) counts as average. The impulses are then standardised
-    like every other feature.
+    like every other feature. A frame after the first without a value is a gap: with ``hold`` its samples are missing,
+    with ``onset`` the onsets whose IC it would be part of.
 
     Parameters
     ----------
@@ -144,7 +153,8 @@ def ic_regressor(
     if form == "hold":
         held = {key: hold(series[key], sample_rate_hz, lengths[key]) for key in known}
         present = {key: np.isfinite(values) for key, values in held.items()}
-        return Regressor({key: np.nan_to_num(values, nan=0.0) for key, values in _z_scored(held).items()}, present)
+        values = {key: np.nan_to_num(own, nan=0.0) for key, own in _z_scored(held).items()}
+        return Regressor(values, present, _missing(series, lengths, notes, form, sample_rate_hz))
     silent = [key for key in known if not notes.get(key)]
     if silent:
         raise TaskError(
@@ -152,7 +162,38 @@ def ic_regressor(
             "use stimuli rendered from melodies, or regressor: hold"
         )
     heights = {key: note_ic(series[key], notes[key] or (), "onset_and_next") for key in known}
-    return _at_onsets(_z_scored(heights), lengths, notes, sample_rate_hz)
+    regressor = _at_onsets(_z_scored(heights), lengths, notes, sample_rate_hz)
+    missing = _missing(series, lengths, notes, form, sample_rate_hz)
+    for key, spans in missing.items():
+        regressor.present[key][masks.indices(spans)] = False
+    return replace(regressor, missing=missing)
+
+
+def _missing(
+    series: Mapping[str, FrameSeries],
+    lengths: Mapping[str, int],
+    notes: Mapping[str, Sequence[Sequence[float]] | None],
+    form: str,
+    rate: int,
+) -> dict[str, Spans]:
+    """Samples of the regressor that frames without IC leave unknown, by recording that has such frames."""
+    found = {}
+    for key in sorted(lengths.keys() & series.keys()):
+        lost = masks.lost_frames(series[key])
+        if not lost.any():
+            continue
+        if form == "hold":
+            flags = hold(masks.Frames(series[key], lost.astype(np.float64)), rate, lengths[key]) == 1.0
+        else:
+            filled = masks.Frames(series[key], np.where(lost, 0.0, series[key].values))
+            heard = notes[key] or ()
+            own, known = (note_ic(frames, heard, "onset_and_next") for frames in (series[key], filled))
+            gone = np.isnan(own) & np.isfinite(known)
+            onsets = np.array([note[0] for note in heard])[gone]
+            flags = impulses(onsets, np.ones(onsets.size), rate, lengths[key]) > 0
+        if flags.any():
+            found[key] = masks.of_flags(flags)
+    return found
 
 
 def driver_regressor(
@@ -222,26 +263,26 @@ def _z_scored(series: Mapping[str, Floats], name: str = "IC", unit: str = "nats"
 
 
 def whole_ic(surprisal: Artefact) -> dict[str, IcSeries]:
-    """IC by recording, with a value in every frame but the first, which has none.
+    """IC by recording, NaN in the first frame and in those where it isn't finite: they are gaps.
 
     Raises
     ------
     TaskError
-        If a frame after the first isn't finite: a noise level that lacks frames can't be compared with one that has
-        them.
+        If more than a tenth of a recording's frames after the first aren't finite.
     """
     level = json.loads(surprisal.read_bytes("ic.json"))["noise_level"]
     found = {}
     for key, series in read_ic(surprisal).items():
         lost = 1 + np.flatnonzero(~np.isfinite(series.values[1:]))
-        if lost.size:
+        if lost.size > LOST_MAX * len(series.values):
             raise TaskError(
                 f"{key}: IC at noise level {level:g} isn't finite in {lost.size} of {len(series.values)} frames (the "
-                f"first at {series.start_s[lost[0]]:.2f} s); only the first frame may lack it. The flow or its solver "
-                "diverged there: leave the noise level or the recording out"
+                f"first at {series.start_s[lost[0]]:.2f} s); allowed is a share of {LOST_MAX:g}. The flow or its "
+                "solver diverged there: leave the noise level or the recording out"
             )
         values = series.values.copy()
         values[:1] = np.nan
+        values[lost] = np.nan
         found[key] = replace(series, values=values)
     return found
 

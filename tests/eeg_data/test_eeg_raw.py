@@ -109,7 +109,7 @@ def test_bad_channels_other_types_and_bad_spans_are_told(tmp_path: Path, read: A
     assert first["bad_spans"] == [[0.0, 1.5, "BAD_x"], [2.5, 3.5, "BAD_x"], [3.0, 4.0, "bad y"]]
     assert second["bad_spans"] == []
     assert result.metrics["skipped"] == [
-        "trial S1.fif at 3 s (audio1): 3.00 of 12.00 s are marked BAD_x, bad y; they are kept"
+        "trial S1.fif at 3 s (audio1): 3.00 of 12.00 s are marked BAD_x, bad y; they are left out"
     ]
 
 
