@@ -29,6 +29,7 @@ class Study:
 
     def __init__(self, gain: Array, null: Array | None, channels: Sequence[Sequence[str]] | None = None) -> None:
         self.pieces: dict[tuple[str, float], str] = {}
+        self.masked: dict[tuple[str, float], list[Any]] = {}
         self.names = [f"S{number + 1:02d}" for number in range(len(gain))]
         self.channels = channels or [CHANNELS] * len(gain)
         self.removed: dict[str, list[str]] = {}
@@ -64,6 +65,7 @@ class Study:
 
         def read(file: str) -> io.BytesIO:
             table = {"subject": name, "pieces": list(self.pieces.get((name, level), "abcd")), "channels": channels}
+            table["masked"] = self.masked.get((name, level), [])
             return io.BytesIO(save(arrays) if file == "trf.safetensors" else json.dumps(table).encode())
 
         return Artefact(f"t{len(self.trf)}", "trf", {}, {}, read)
@@ -264,6 +266,20 @@ def test_pieces_must_be_equal_over_conditions(tmp_path: Path) -> None:
     of_others = [entry["piece"] for entry in group["pieces_missing"] if entry["subject"] == "S01"]
     own = [entry["piece"] for entry in group["pieces_missing"] if entry["subject"] == "S05"]
     assert (own, of_others) == (["c", "d"], ["e", "f"])
+
+
+def test_conditions_over_other_samples_arent_compared(tmp_path: Path) -> None:
+    study = Study(*made_up(7, 0.02))
+    study.masked["S02", LEVELS[0]] = study.masked["S02", LEVELS[1]] = [["a", "a", [[3, 9]]]]
+    study.masked["S03", LEVELS[1]] = [["a", "a", [[3, 9]]]]
+    _, group = study.run(tmp_path)
+    assert group["missing"] == [
+        {
+            "subject": "S03",
+            "reason": f"gaps in IC leave out other samples with aligned at noise level {LEVELS[0]:g} than with aligned "
+            f"at noise level {LEVELS[1]:g}; conditions are compared over the same samples, leave one of them out",
+        }
+    ]
 
 
 def test_incomplete_subjects_are_named_and_left_out(tmp_path: Path) -> None:
