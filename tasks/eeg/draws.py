@@ -12,8 +12,9 @@ from tasks.contract import TaskError
 from tasks.eeg import nulls
 from tasks.eeg.config import Null
 from tasks.eeg.regressors import Regressor
-from tasks.eeg.residual import Counts, Split, Stretch, check_reach, correlation_time_s, moved, stretches
+from tasks.eeg.residual import Counts, Split, check_reach, correlation_time_s, moved
 from tasks.eeg.shift_sums import Shifted, Stretches
+from tasks.eeg.stretches import Stretch, stretches
 
 Floats = npt.NDArray[np.float64]
 

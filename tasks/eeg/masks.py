@@ -12,8 +12,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tasks.alignment import FrameSeries
-
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -81,17 +79,3 @@ def silenced(values: Floats, spans: Spans) -> Floats:
 def kept(values: Floats, spans: Spans) -> Floats:
     """`values` (T, ...) without the samples in `spans`; where there are none, `values` itself."""
     return np.delete(values, indices(spans), axis=0) if spans else values
-
-
-class Frames:
-    """A series with other values on the same frames."""
-
-    def __init__(self, like: FrameSeries, values: Floats) -> None:
-        self.values, self.start_s = values, like.start_s
-
-
-def lost_frames(series: FrameSeries) -> Flags:
-    """Frames after the first without a value: the first never has one."""
-    lost = ~np.isfinite(series.values)
-    lost[:1] = False
-    return lost

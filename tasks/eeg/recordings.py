@@ -23,7 +23,7 @@ from tasks.eeg.raw import RawFiles
 from tasks.eeg.responses import Driver, Kind, compressed
 from tasks.eeg.simulation import DRIVERS, Stimulus, frame_driver, note_impulses, simulate, z_scored
 from tasks.eeg.sources import CndFiles, marked, read_source
-from tasks.eeg.trials import Floats, Sensors, Skipped, Trial, cut, union_s
+from tasks.eeg.trials import Floats, Sensors, Skipped, Trial, cut
 from tasks.ic import read_ic
 from tasks.pitch import read_surprisal
 
@@ -150,9 +150,10 @@ def _cleaned(heard: _Heard, config: EegCellConfig, scalp: bool) -> tuple[dict[st
     unclean: list[Skipped] = []
     for trial in heard.trials:
         try:
-            _need_some(trial)
             reference = config.preprocessing.reference if scalp else None
-            done[trial.key] = clean(trial, heard.sensors, config.preprocessing, reference, repair=scalp)
+            cleaned = clean(trial, heard.sensors, config.preprocessing, reference, repair=scalp)
+            _need_some(trial, cleaned, config.preprocessing.sample_rate_hz)
+            done[trial.key] = cleaned
         except TaskError as error:
             unclean.append(Skipped(trial.name, str(error), trial.recording))
     if not done:
@@ -162,8 +163,13 @@ def _cleaned(heard: _Heard, config: EegCellConfig, scalp: bool) -> tuple[dict[st
     return done, [*heard.skipped, *unclean, *marked(used)]
 
 
-def _need_some(trial: Trial) -> None:
-    if trial.bad_spans and union_s(trial.bad_spans) >= trial.duration_s:
+def _masked(trial: Trial, cleaned: Clean, rate: int) -> Spans:
+    """Samples of a cleaned trial that annotations call bad."""
+    return masks.of_seconds([span[:2] for span in trial.bad_spans], rate, len(cleaned.data))
+
+
+def _need_some(trial: Trial, cleaned: Clean, rate: int) -> None:
+    if trial.bad_spans and masks.count(_masked(trial, cleaned, rate)) == len(cleaned.data):
         kinds = ", ".join(dict.fromkeys(description for _, _, description in trial.bad_spans))
         raise TaskError(f"all of its {trial.duration_s:.2f} s are marked {kinds}; check the annotations of the file")
 
@@ -193,10 +199,7 @@ def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dic
         )
     rate = config.preprocessing.sample_rate_hz
     used = [trial for trial in heard.trials if trial.key in done]
-    masked = {
-        trial.key: masks.of_seconds([span[:2] for span in trial.bad_spans], rate, len(done[trial.key].data))
-        for trial in used
-    }
+    masked = {trial.key: _masked(trial, done[trial.key], rate) for trial in used}
     arrays = _scaled(done, kept, not scalp, masked)
     found = {name for trial in done.values() for name in trial.bads}
     bads = [name for name in heard.sensors.names if name in found]

@@ -16,6 +16,7 @@ from tasks.audio.recording import Recording
 from tasks.config import Config
 from tasks.contract import Artefact, TaskError
 from tasks.eeg import masks
+from tasks.eeg.gaps import missing_samples
 from tasks.eeg.masks import Spans
 from tasks.ic import IcSeries, read_ic
 from tasks.pitch import read_surprisal
@@ -154,7 +155,7 @@ def ic_regressor(
         held = {key: hold(series[key], sample_rate_hz, lengths[key]) for key in known}
         present = {key: np.isfinite(values) for key, values in held.items()}
         values = {key: np.nan_to_num(own, nan=0.0) for key, own in _z_scored(held).items()}
-        return Regressor(values, present, _missing(series, lengths, notes, form, sample_rate_hz))
+        return Regressor(values, present, missing_samples(series, lengths, notes, form, sample_rate_hz))
     silent = [key for key in known if not notes.get(key)]
     if silent:
         raise TaskError(
@@ -163,37 +164,10 @@ def ic_regressor(
         )
     heights = {key: note_ic(series[key], notes[key] or (), "onset_and_next") for key in known}
     regressor = _at_onsets(_z_scored(heights), lengths, notes, sample_rate_hz)
-    missing = _missing(series, lengths, notes, form, sample_rate_hz)
+    missing = missing_samples(series, lengths, notes, form, sample_rate_hz)
     for key, spans in missing.items():
         regressor.present[key][masks.indices(spans)] = False
     return replace(regressor, missing=missing)
-
-
-def _missing(
-    series: Mapping[str, FrameSeries],
-    lengths: Mapping[str, int],
-    notes: Mapping[str, Sequence[Sequence[float]] | None],
-    form: str,
-    rate: int,
-) -> dict[str, Spans]:
-    """Samples of the regressor that frames without IC leave unknown, by recording that has such frames."""
-    found = {}
-    for key in sorted(lengths.keys() & series.keys()):
-        lost = masks.lost_frames(series[key])
-        if not lost.any():
-            continue
-        if form == "hold":
-            flags = hold(masks.Frames(series[key], lost.astype(np.float64)), rate, lengths[key]) == 1.0
-        else:
-            filled = masks.Frames(series[key], np.where(lost, 0.0, series[key].values))
-            heard = notes[key] or ()
-            own, known = (note_ic(frames, heard, "onset_and_next") for frames in (series[key], filled))
-            gone = np.isnan(own) & np.isfinite(known)
-            onsets = np.array([note[0] for note in heard])[gone]
-            flags = impulses(onsets, np.ones(onsets.size), rate, lengths[key]) > 0
-        if flags.any():
-            found[key] = masks.of_flags(flags)
-    return found
 
 
 def driver_regressor(

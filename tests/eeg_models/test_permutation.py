@@ -17,7 +17,8 @@ from tasks.eeg.jobs import Bench
 from tasks.eeg.lags import lag_samples, lagged
 from tasks.eeg.permutation import batches, run
 from tasks.eeg.regressors import Regressor, ic_regressor
-from tasks.eeg.residual import Explainer, Split, check_reach, correlation_time_s, shift_range, shifted
+from tasks.eeg.residual import Explainer, Split, check_reach, correlation_time_s, shifted
+from tasks.eeg.stretches import shift_range
 from tasks.eeg.tiles import TILE
 from tasks.seeds import numpy_stream
 
