@@ -82,7 +82,7 @@ def test_each_fault_is_named(finished: tuple[Study, Outcome]) -> None:
     assert eeg["eeg S1"]["skipped"] == eeg["eeg S4"]["skipped"] == [silent]
     assert eeg["eeg S3"]["skipped"] == [
         silent,
-        "trial S3_raw.fif at 2 s (tune1): 1.00 of 9.00 s are marked BAD_move; they are kept",
+        "trial S3_raw.fif at 2 s (tune1): 1.00 of 9.00 s are marked BAD_move; they are left out",
     ]
     assert eeg["eeg S3"]["n_bad_channels"] == 1
     assert eeg["eeg S5"]["skipped"][1].startswith("trial S5_raw.fif at 36 s (tune1): the EEG ends 5.00 s before tune1")

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tasks.contract import TaskError
 from tasks.eeg import nulls
 from tasks.eeg.config import Null
 from tasks.eeg.regressors import Regressor
-from tasks.eeg.residual import Counts, Split, check_reach, correlation_time_s, moved, shift_range
-from tasks.eeg.shift_sums import Shifted
+from tasks.eeg.residual import Counts, Split, check_reach, correlation_time_s, moved
+from tasks.eeg.shift_sums import Shifted, Stretches
+from tasks.eeg.stretches import Stretch, stretches
 
 Floats = npt.NDArray[np.float64]
 
@@ -69,11 +71,23 @@ class Source:
         """Whether permutations are circular shifts, of which `moved` is all that the sums need."""
         return self.null in SHIFTS
 
-    def moved(self, numbers: Sequence[int]) -> dict[str, Shifted]:
+    def moved(self, numbers: Sequence[int]) -> dict[str, Shifted | Stretches]:
         """The permuted regressors `numbers` of a null that shifts, not yet as series."""
         values, present = self.regressor.values, self.regressor.present
         split = self.split or Split({key: np.zeros(own.size) for key, own in values.items()}, values, present)
         return moved(split, self.seed, numbers, self.n_lags, self.shift_min_s, self.sample_rate_hz)
+
+    def stretches(self) -> list[Stretch]:
+        """What is shifted by itself, of all recordings."""
+        present, window = self.regressor.present, (self.n_lags, self.shift_min_s, self.sample_rate_hz)
+        return [own for key, flags in present.items() for own in stretches(flags, *window, key)]
+
+    @property
+    def in_place_share(self) -> float:
+        """Share of IC that no permutation shifts: in stretches between gaps that are too short."""
+        found = self.stretches() if self.shifts else []
+        still = sum(own.stop - own.first for own in found if not own.n_shifts)
+        return still / max(1, sum(own.stop - own.first for own in found))
 
     def check(self) -> float | None:
         """Refuse shifts that are too few or too short; seconds over which a shifted residual is correlated with itself.
@@ -81,11 +95,15 @@ class Source:
         Raises
         ------
         TaskError
-            If a piece is too short, or shifts don't reach far enough.
+            If a piece is too short, or shifts don't reach far enough, or the null can't be drawn of IC with gaps.
         """
+        if self.null == "across_pieces" and self.regressor.missing:
+            raise TaskError(
+                f"{', '.join(self.regressor.missing)}: IC has gaps, and permutations.null across_pieces moves whole "
+                "series; use residual_shift, or leave the piece or the noise level out"
+            )
         if self.shifts:
-            for key, present in self.regressor.present.items():
-                shift_range(int(present.sum()), self.n_lags, self.shift_min_s, self.sample_rate_hz, key)
+            self.stretches()
         if self.null != "residual_shift":
             return None
         assert self.split is not None

@@ -28,6 +28,8 @@ class Fit:
     channels : tuple of str
     pieces : tuple of str
         In the order of the rows of `r_full` and `r_reduced`.
+    masked : str
+        The samples that were left out of each piece, as JSON.
     """
 
     r_full: Floats
@@ -36,6 +38,7 @@ class Fit:
     lags_s: Floats
     channels: tuple[str, ...]
     pieces: tuple[str, ...]
+    masked: str = "[]"
 
     @property
     def gain(self) -> Floats:
@@ -49,7 +52,8 @@ def read_fit(trf: Artefact) -> Fit:
     arrays = load(trf.read_bytes("trf.safetensors"))
     table = json.loads(trf.read_bytes("trf.json"))
     names = tuple(table["channels"]), tuple(table["pieces"])
-    return Fit(arrays["r_full"], arrays["r_reduced"], arrays["kernel"], arrays["lags_s"], *names)
+    masked = json.dumps(table.get("masked", []))
+    return Fit(arrays["r_full"], arrays["r_reduced"], arrays["kernel"], arrays["lags_s"], *names, masked)
 
 
 def read_null(blocks: Sequence[Artefact]) -> Floats:

@@ -14,9 +14,11 @@ from safetensors.numpy import load
 from tasks.audio.recording import recordings
 from tasks.config import Config
 from tasks.contract import Artefact, Cell, TaskError
+from tasks.eeg import masks
 from tasks.eeg.config import TrfConfig
 from tasks.eeg.folds import Folds, Heard, make_folds, prepare
 from tasks.eeg.lags import Lagged, lag_samples
+from tasks.eeg.masks import Spans
 from tasks.eeg.reduced import inputs_of, read_parts
 from tasks.eeg.regressors import FitModel, Regressor, read_regressor
 from tasks.eeg.sufficient import Layout, Part, reduced_sums, response_sums
@@ -38,16 +40,33 @@ class FitConfig(Config):
 
 @dataclass(frozen=True)
 class Subject:
-    """One subject's usable trials: `trials[piece][part]` lists arrays of shape (T of the part, C)."""
+    """One subject's usable trials: `trials[piece][part]` lists arrays of shape (T of the part, C).
+
+    `skipped` says what isn't used, and why.
+    """
 
     name: str
     channels: tuple[str, ...]
     layout: Layout
     trials: tuple[tuple[tuple[Floats, ...], ...], ...]
+    skipped: tuple[str, ...] = ()
 
 
-def read_subject(eeg: Artefact, pieces: Mapping[str, str], lengths: Mapping[str, int], rate: int) -> Subject:
-    """Trials of a subject, grouped by piece.
+NO_GAPS: Mapping[str, Spans] = {}
+
+
+def read_subject(
+    eeg: Artefact,
+    pieces: Mapping[str, str],
+    lengths: Mapping[str, int],
+    rate: int,
+    n_lags: int = 1,
+    gaps: Mapping[str, Spans] = NO_GAPS,
+) -> Subject:
+    """Trials of a subject, grouped by piece, in an order of their own whatever the source's.
+
+    Bad segments and `gaps` are masks of a trial. A trial of which fewer samples than the lag window has are left is
+    skipped.
 
     Parameters
     ----------
@@ -59,6 +78,10 @@ def read_subject(eeg: Artefact, pieces: Mapping[str, str], lengths: Mapping[str,
         Samples of the stimuli that have features and IC. Trials of others are left out; longer trials are cut.
     rate : int
         Samples per second that the EEG must have.
+    n_lags : int
+        Lags of the TRF.
+    gaps : mapping of recording to Spans
+        Rows that lack IC at some lag.
 
     Raises
     ------
@@ -69,16 +92,41 @@ def read_subject(eeg: Artefact, pieces: Mapping[str, str], lengths: Mapping[str,
     if described["sample_rate_hz"] != rate:
         raise TaskError(f"{described['subject']}: EEG at {described['sample_rate_hz']} Hz, the TRF wants {rate} Hz")
     arrays = load(eeg.read_bytes("eeg.safetensors"))
-    heard: dict[str, dict[tuple[str, int], list[Floats]]] = {}
+    heard: dict[str, dict[tuple[str, int, Spans], list[Floats]]] = {}
+    skipped = []
     for trial in sorted(described["trials"], key=lambda entry: (entry["recording"], entry["repetition"])):
         recording = trial["recording"]
         if recording in lengths:
             data = arrays[trial["key"]][: lengths[recording]].astype(np.float64)
-            heard.setdefault(pieces[recording], {}).setdefault((recording, len(data)), []).append(data)
+            masked = masks.merged((*trial.get("masks", ()), *gaps.get(recording, ())), len(data))
+            if (reason := _too_little(len(data), masks.count(masked), n_lags)) is not None:
+                named = f"{described['subject']}, {pieces[recording]}"
+                skipped.append(f"{named}: trial {trial['key']} is left out, {reason}")
+                continue
+            heard.setdefault(pieces[recording], {}).setdefault((recording, len(data), masked), []).append(data)
+    for recording in sorted({key[0] for parts in heard.values() for key in parts} & gaps.keys()):
+        lost_s = masks.count(gaps[recording]) / rate
+        named = f"{described['subject']}, {pieces[recording]}"
+        skipped.append(f"{named}: gaps in IC leave {lost_s:.2f} of {lengths[recording] / rate:.2f} s out")
     names = tuple(sorted(heard))
-    parts = tuple(tuple(Part(*key, len(heard[piece][key])) for key in sorted(heard[piece])) for piece in names)
+    parts = tuple(
+        tuple(Part(*key[:2], len(heard[piece][key]), key[2]) for key in sorted(heard[piece])) for piece in names
+    )
     trials = tuple(tuple(tuple(heard[piece][key]) for key in sorted(heard[piece])) for piece in names)
-    return Subject(described["subject"], tuple(described["channels"]), Layout(names, parts), trials)
+    layout = Layout(names, parts)
+    return Subject(described["subject"], tuple(described["channels"]), layout, trials, tuple(skipped))
+
+
+def _too_little(n_samples: int, n_masked: int, n_lags: int) -> str | None:
+    """Why a trial can't be used; None where it can."""
+    if n_samples < n_lags:
+        return f"it has {n_samples} samples and the lag window {n_lags}; give longer trials or a shorter window"
+    if n_samples - n_masked < n_lags:
+        return (
+            f"bad segments and gaps in IC leave {n_samples - n_masked} of its {n_samples} samples, and the lag window "
+            f"has {n_lags}"
+        )
+    return None
 
 
 class Bench:
@@ -89,12 +137,13 @@ class Bench:
         self.config = config
         self.lags = lag_samples(trf.lag_min_s, trf.lag_max_s, rate)
         self.recordings = {recording.id: recording for recording in recordings(cell.input("corpus"))}
-        self.reduced = read_parts(cell, config.model, self.recordings, rate)
+        parts = read_parts(cell, config.model, self.recordings, rate)
+        self.reduced, self.missing = parts.values, parts.missing
         self.lengths = {key: len(values) for key, values in self.reduced.items()}
         self.design = {key: Lagged(self.reduced[key], self.lags) for key in self.lengths}
         self._folds: dict[Layout, Folds] = {}
         self._heard: dict[tuple[str, Layout], Heard] = {}
-        self._subjects: dict[tuple[str, tuple[str, ...]], Subject] = {}
+        self._subjects: dict[tuple[str, tuple[str, ...], tuple[tuple[str, Spans], ...]], Subject] = {}
 
     def regressor(self, source: Artefact) -> Regressor:
         """IC of one noise level, or the true driver."""
@@ -103,12 +152,18 @@ class Bench:
     def subject(self, eeg: Artefact, regressor: Regressor) -> Subject:
         """A subject's trials of the stimuli that have IC."""
         usable = tuple(sorted(regressor.values))
-        key = (eeg.signature, usable)
+        key = (eeg.signature, usable, tuple(sorted(regressor.missing.items())))
         if key not in self._subjects:
             pieces = {recording: self.recordings[recording].piece for recording in usable}
             lengths = {recording: self.lengths[recording] for recording in usable}
-            self._subjects[key] = read_subject(eeg, pieces, lengths, self.config.sample_rate_hz)
+            gaps = {name: self._gaps(regressor, name) for name in usable if self._gaps(regressor, name)}
+            self._subjects[key] = read_subject(eeg, pieces, lengths, self.config.sample_rate_hz, self.lags.size, gaps)
         return self._subjects[key]
+
+    def _gaps(self, regressor: Regressor, name: str) -> Spans:
+        """Rows of a recording with a lagged copy of a sample at which IC, or what stands in for it, has no value."""
+        spans = (*regressor.missing.get(name, ()), *self.missing.get(name, ()))
+        return masks.touched(spans, self.lags, self.lengths[name])
 
     def folds(self, subject: Subject) -> Folds:
         """Training sets of the subject's layout."""
@@ -121,6 +176,7 @@ class Bench:
                     f"{subject.name}: {len(layout.pieces)} piece(s) with EEG, features and IC "
                     f"({', '.join(layout.pieces) or 'none'}); at least {needed} are needed"
                     + (" (one held out, two to choose lambda with)" if needed == 3 else " (one is held out)")
+                    + "".join(f"; {reason}" for reason in subject.skipped[:3])
                 )
             self._folds[layout] = make_folds(reduced_sums(layout, self.design), lambdas)
         return self._folds[layout]

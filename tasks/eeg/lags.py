@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from tasks.eeg.masks import Spans
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -91,7 +93,7 @@ Design = Mapping[str, "Floats | Lagged"]
 """Lagged reduced features by recording, shape (T, P)."""
 
 
-def lagged_rows(series: Floats, lags: Ints, n_samples: int) -> Floats:
+def lagged_rows(series: Floats, lags: Ints, n_samples: int, masked: Spans = ()) -> Floats:
     """The lagged copies of many series, one per row, cut to their first `n_samples`.
 
     They are lagged before they are cut: at negative lags the last rows reach into what follows the cut.
@@ -102,11 +104,13 @@ def lagged_rows(series: Floats, lags: Ints, n_samples: int) -> Floats:
     lags : ndarray of int64, shape (L,)
     n_samples : int
         At most T.
+    masked : Spans
+        Samples that don't count.
 
     Returns
     -------
     ndarray of float64, shape (K * L, n_samples)
-        Row ``k * L + i`` is series k at lag i, zeros beyond the ends of the series.
+        Row ``k * L + i`` is series k at lag i, zeros beyond the ends of the series and at masked samples.
     """
     count, whole = series.shape
     result = np.zeros((count, lags.size, n_samples))
@@ -114,4 +118,6 @@ def lagged_rows(series: Floats, lags: Ints, n_samples: int) -> Floats:
         first, last = max(lag, 0), min(n_samples, whole + min(lag, 0))
         if first < last:
             result[:, i, first:last] = series[:, first - lag : last - lag]
+    for start, stop in masked:
+        result[:, :, start:stop] = 0.0
     return result.reshape(count * lags.size, n_samples)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from tasks.alignment import impulses
 from tasks.contract import TaskError
+from tasks.eeg import masks
 from tasks.eeg.residual import Counts
 from tasks.seeds import numpy_stream
 
@@ -158,9 +159,10 @@ def phase_scramble(
 ) -> dict[str, Floats]:
     """Each recording's spectrum of amplitudes with random phases: autocorrelation survives, collinearity doesn't.
 
-    Mean and, of an even number of samples, the highest frequency stay as they are. Parameters as of `sample_shuffle`.
+    Mean and, of an even number of samples, the highest frequency stay as they are. Stretches between gaps in IC are
+    scrambled one by one. Parameters as of `sample_shuffle`.
     """
-    return _each(values, present, seed, numbers, "phase_scramble", _scrambled)
+    return _each(values, present, seed, numbers, "phase_scramble", _scrambled, by_stretch=True)
 
 
 def _scrambled(series: Floats, random: np.random.Generator) -> Floats:
@@ -177,12 +179,20 @@ def _each(
     numbers: Sequence[int],
     null: str,
     change: Callable[[Floats, np.random.Generator], Floats],
+    by_stretch: bool = False,
 ) -> dict[str, Floats]:
-    """`change` applied to the samples of each recording that have IC, with a stream for each permutation."""
+    """`change` applied to the samples of each recording that have IC, together or by stretches without a gap.
+
+    Each permutation has a stream.
+    """
     versions = {}
     for key, series in values.items():
-        where = np.flatnonzero(present[key])
+        parts = [np.flatnonzero(present[key])]
+        if by_stretch:
+            parts = [np.arange(start, stop) for start, stop in masks.of_flags(present[key])]
         versions[key] = np.zeros((len(numbers), series.size))
         for row, number in enumerate(numbers):
-            versions[key][row, where] = change(series[where], numpy_stream(seed, null, number, key))
+            stream = numpy_stream(seed, null, number, key)
+            for where in parts:
+                versions[key][row, where] = change(series[where], stream)
     return versions

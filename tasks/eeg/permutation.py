@@ -12,6 +12,7 @@ and the popular ones that are diagnostics alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from pydantic import Field
 from safetensors.numpy import save_file
 
 from tasks.contract import Artefact, Cell, Context, Result, TaskError
-from tasks.eeg import nulls
+from tasks.eeg import masks, nulls
 from tasks.eeg.config import Null
 from tasks.eeg.draws import Source
 from tasks.eeg.folds import Folds
@@ -33,8 +34,8 @@ from tasks.eeg.sufficient import regressor_sums
 from tasks.eeg.tiles import TILE, permuted_r, whole_tiles
 
 Floats = npt.NDArray[np.float64]
-Explainers = dict[tuple[str, ...], Explainer | OnsetExplainer]
-"""By the recordings that IC is known of."""
+Explainers = dict[tuple[Any, ...], Explainer | OnsetExplainer]
+"""By the recordings that IC is known of and, where only onsets with IC count, its gaps."""
 
 BATCH = 50
 BATCH_BYTES = 256 * 2**20
@@ -103,7 +104,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     ------
     Result
         Metrics count, delta_r_null_mean (over permutations and channels), residual_correlation_s (of
-        ``residual_shift``, see `correlation_time_s`); or why the cell can't be computed.
+        ``residual_shift``, see `correlation_time_s`), in_place_share where gaps in IC leave some of it unshifted (see
+        `stretches`); or why the cell can't be computed.
     """
     done = 0
     for group in by_bench(cells):
@@ -124,7 +126,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
 
 def _source(bench: Bench, config: PermutationConfig, explainers: Explainers, regressor: Regressor) -> Source:
     """What the permutations of one level are drawn from; the reduced features are prepared once for all levels."""
-    split, counts, usable, n_lags = None, {}, tuple(regressor.values), bench.lags.size
+    split, counts, n_lags = None, {}, bench.lags.size
+    usable: tuple[Any, ...] = tuple(regressor.values)
     if config.null == "onset_values":
         if config.model.regressor == "hold":
             raise TaskError("permutations.null: onset_values needs regressor onset; with hold choose residual_shift")
@@ -132,10 +135,13 @@ def _source(bench: Bench, config: PermutationConfig, explainers: Explainers, reg
             key: nulls.onset_counts(bench.recordings[key].notes or (), config.sample_rate_hz, values.size)
             for key, values in regressor.values.items()
         }
+        for key, spans in regressor.missing.items():
+            counts[key][masks.indices(spans)] = 0
         nulls.check_onsets(counts)
+        usable += tuple(sorted(regressor.missing.items()))
     if config.null in nulls.CALIBRATED:
         if usable not in explainers:
-            reduced = {key: bench.reduced[key] for key in usable}
+            reduced = {key: bench.reduced[key] for key in regressor.values}
             if counts:
                 explainers[usable] = OnsetExplainer(reduced, counts, n_lags, n_beside(config.model))
             else:
@@ -165,5 +171,7 @@ def _level(
         for listening, null in zip(group, null_delta_r(bench, config, draw, folds, group, context), strict=True):
             save_file({"delta_r": np.ascontiguousarray(null)}, listening.cell.out_dir / "null.safetensors")
             metrics = {"count": len(null), "delta_r_null_mean": float(null.mean()), "residual_correlation_s": seconds}
+            if draw.in_place_share:
+                metrics["in_place_share"] = draw.in_place_share
             yield Result(listening.cell.signature, metrics)
     yield from (Result(signature, failure=reason) for signature, reason in failed.items())

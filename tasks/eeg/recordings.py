@@ -15,9 +15,11 @@ from tasks.alignment import note_ic
 from tasks.audio.recording import Recording, load_audio, recordings
 from tasks.config import Config
 from tasks.contract import Artefact, Cell, Context, OpenFile, Result, TaskError
+from tasks.eeg import masks
 from tasks.eeg.bids import BidsFiles
 from tasks.eeg.config import PreprocessingConfig, SimulationConfig
 from tasks.eeg.features import envelope, onset_source
+from tasks.eeg.masks import Spans
 from tasks.eeg.montage import biosemi_64
 from tasks.eeg.preprocessing import Clean, clean_all
 from tasks.eeg.quality import gaps, quality
@@ -26,7 +28,7 @@ from tasks.eeg.responses import Driver, Kind, compressed
 from tasks.eeg.simulation import DRIVERS, Stimulus, frame_driver, note_impulses, simulate, z_scored
 from tasks.eeg.source_config import ShippedFiles
 from tasks.eeg.sources import CndFiles, marked, read_source
-from tasks.eeg.trials import Floats, Sensors, Skipped, Trial
+from tasks.eeg.trials import Floats, Sensors, Skipped, Trial, cut
 from tasks.ic import read_ic
 from tasks.pitch import read_surprisal
 
@@ -168,14 +170,15 @@ class _Cleaned:
 def _cleaned(heard: _Heard, config: EegCellConfig, scalp: bool) -> _Cleaned:
     done: dict[str, Clean] = {}
     unclean: list[Skipped] = []
-    reference = config.preprocessing.reference if scalp else None
+    reference, rate = config.preprocessing.reference if scalp else None, config.preprocessing.sample_rate_hz
     try:
         found, ica = clean_all(heard.trials, heard.sensors.for_splines, config.preprocessing, reference, repair=scalp)
     except TaskError as error:
         raise TaskError(f"{config.subject}: {error}") from None
     for trial, result in zip(heard.trials, found, strict=True):
-        if isinstance(result, TaskError):
-            unclean.append(Skipped(trial.name, str(result), trial.recording))
+        reason = str(result) if isinstance(result, TaskError) else _all_masked(trial, result, rate)
+        if isinstance(result, TaskError) or reason is not None:
+            unclean.append(Skipped(trial.name, str(reason), trial.recording))
         else:
             done[trial.key] = result
     if not done:
@@ -185,10 +188,28 @@ def _cleaned(heard: _Heard, config: EegCellConfig, scalp: bool) -> _Cleaned:
     return _Cleaned(done, unclean, [*marked(used), *gaps(used, done)], ica)
 
 
-def _scaled(done: Mapping[str, Clean], kept: Sequence[int], per_channel: bool) -> dict[str, np.ndarray[Any, Any]]:
-    """Kept channels over one standard deviation: that of all of them in all trials, or of each channel by itself."""
+def _masked(trial: Trial, cleaned: Clean, rate: int) -> Spans:
+    """Samples of a cleaned trial that annotations call bad."""
+    return masks.of_seconds([span[:2] for span in trial.bad_spans], rate, len(cleaned.data))
+
+
+def _all_masked(trial: Trial, cleaned: Clean, rate: int) -> str | None:
+    """Why nothing is left of a trial; None where something is."""
+    if not trial.bad_spans or masks.count(_masked(trial, cleaned, rate)) < len(cleaned.data):
+        return None
+    kinds = ", ".join(dict.fromkeys(description for _, _, description in trial.bad_spans))
+    return f"all of its {trial.duration_s:.2f} s are marked {kinds}; check the annotations of the file"
+
+
+def _scaled(
+    done: Mapping[str, Clean], kept: Sequence[int], per_channel: bool, masked: Mapping[str, Spans]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Kept channels over one standard deviation: that of all of them in all trials, or of each channel by itself.
+
+    Masked samples don't count for it.
+    """
     data = {key: trial.data[:, kept] for key, trial in done.items()}
-    together = np.concatenate(list(data.values()))
+    together = np.concatenate([masks.kept(values, masked[key]) for key, values in data.items()])
     deviation = together.std(axis=0) if per_channel else np.array(together.std())
     scale = np.where(deviation > 0, deviation, 1.0)
     return {key: np.ascontiguousarray(values / scale, dtype=np.float32) for key, values in data.items()}
@@ -206,11 +227,14 @@ def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dic
         raise TaskError(
             f"{config.subject}: each kept channel is bad in some trial, and without positions none can be repaired"
         )
-    arrays = _scaled(done, kept, per_channel=not scalp)
+    rate = config.preprocessing.sample_rate_hz
+    used = [trial for trial in heard.trials if trial.key in done]
+    masked = {trial.key: _masked(trial, done[trial.key], rate) for trial in used}
+    arrays = _scaled(done, kept, not scalp, masked)
     found = {name for trial in done.values() for name in trial.bads}
     bads = [name for name in heard.sensors.names if name in found]
     positions = heard.sensors.positions
-    rate = config.preprocessing.sample_rate_hz
+    notes = [note for trial in used if (note := cut(trial, rate)) is not None]
     table = {
         "subject": config.subject,
         "sample_rate_hz": rate,
@@ -231,10 +255,11 @@ def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dic
                 "bads_why": done[trial.key].why,
                 "original_position": trial.original_position,
                 "bad_spans": [list(span) for span in trial.bad_spans],
+                **({"masks": masked[trial.key]} if masked[trial.key] else {}),
             }
-            for trial in heard.trials
-            if trial.key in done
+            for trial in used
         ],
+        **({"notes": [{"trial": n.trial, "piece": n.piece, "note": n.reason} for n in notes]} if notes else {}),
         "skipped": [{"trial": part.trial, "piece": part.piece, "reason": part.reason} for part in skipped],
         "quality": quality(heard.trials, done, cleaned.unclean, rate),
         "ica": cleaned.ica,
@@ -248,6 +273,7 @@ def _write(cell: Cell, config: EegCellConfig, heard: _Heard, scalp: bool) -> dic
         "n_bad_channels": len(bads),
         "skipped": [str(part) for part in skipped[:20]],
         "simulated": config.simulated,
+        **({"notes": [str(note) for note in notes[:20]]} if notes else {}),
     }
 
 
@@ -256,7 +282,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
 
     Writes ``eeg.safetensors`` ("<recording id>/<repetition>" (T, C) float32, sample k at ``k / rate`` of the recording)
     and ``eeg.json``. EEG of a scalp is divided by one standard deviation per subject, that of canaries whose channels
-    are listeners by one per channel.
+    are listeners by one per channel. A trial's ``masks`` in eeg.json are half-open ranges of samples that annotations
+    call bad (absent: none), ``notes`` what was cut at the ends of trials.
 
     Parameters
     ----------
@@ -269,7 +296,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     Yields
     ------
     Result
-        Metrics n_trials, seconds, n_bad_channels, skipped, simulated; or why the whole subject is lost.
+        Metrics n_trials, seconds, n_bad_channels, skipped, simulated, notes where there are any; or why the whole
+        subject is lost.
     """
     envelopes = _Envelopes()
     for done, cell in enumerate(cells):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from safetensors.numpy import load
@@ -12,6 +13,7 @@ from tasks.audio.recording import Recording
 from tasks.contract import Cell, TaskError
 from tasks.eeg.feature_config import ACOUSTICS
 from tasks.eeg.latent_step import read_latent_step
+from tasks.eeg.masks import Spans, merged
 from tasks.eeg.regressors import FitModel, Floats, ic_regressor, read_reduced, standardised, whole_ic
 
 ROLES = {"ic_null": "ic_null", "latent_step": "latents"}
@@ -30,7 +32,15 @@ def n_beside(model: FitModel) -> int:
     return sum(name in ROLES for name in model.plus)
 
 
-def read_parts(cell: Cell, model: FitModel, known: Mapping[str, Recording], rate: int) -> dict[str, Floats]:
+@dataclass(frozen=True)
+class Parts:
+    """Columns of the reduced model by recording, shape (T, F), and samples at which one of them has no value."""
+
+    values: Mapping[str, Floats]
+    missing: Mapping[str, Spans]
+
+
+def read_parts(cell: Cell, model: FitModel, known: Mapping[str, Recording], rate: int) -> Parts:
     """Features of the reduced model beside each other, of the recordings that all parts have.
 
     Every column has mean 0 and standard deviation 1 over all stimuli. ``ic_null`` and ``latent_step`` have the form
@@ -45,10 +55,6 @@ def read_parts(cell: Cell, model: FitModel, known: Mapping[str, Recording], rate
     rate : int
         Samples per second of the EEG.
 
-    Returns
-    -------
-    dict of str to ndarray, shape (T, F)
-
     Raises
     ------
     TaskError
@@ -61,24 +67,27 @@ def read_parts(cell: Cell, model: FitModel, known: Mapping[str, Recording], rate
     blocks = [first if name == acoustic[0] else read_reduced(features, name, rate) for name in acoustic]
     blocks += _own(cell, model, lengths, rate)
     notes = {key: recording.notes for key, recording in known.items()}
-    form = "hold" if model.regressor == "hold" else "onset"
+    form, missing = "hold" if model.regressor == "hold" else "onset", dict[str, Spans]()
     for name in model.plus:
         if name == "ic_null":
             series = whole_ic(cell.input("ic_null"))
-            values = ic_regressor(series, lengths, notes, form, rate, "IC without context").values
+            own = ic_regressor(series, lengths, notes, form, rate, "IC without context")
         elif name == "latent_step":
             series = read_latent_step(cell.input("latents"))
-            values = ic_regressor(series, lengths, notes, form, rate, "the step of the latents", "SD").values
+            own = ic_regressor(series, lengths, notes, form, rate, "the step of the latents", "SD")
         else:
             continue
-        blocks.append({key: column[:, None] for key, column in values.items()})
+        blocks.append({key: column[:, None] for key, column in own.values.items()})
+        for key, spans in own.missing.items():
+            missing[key] = merged((*missing.get(key, ()), *spans), lengths[key])
     if len(blocks) == 1:
-        return {key: blocks[0][key] for key in lengths}
-    return {
+        return Parts({key: blocks[0][key] for key in lengths}, missing)
+    together = {
         key: np.concatenate([block[key] for block in blocks], axis=1)
         for key in lengths
         if all(key in block for block in blocks)
     }
+    return Parts(together, missing)
 
 
 def _own(cell: Cell, model: FitModel, lengths: Mapping[str, int], rate: int) -> list[dict[str, Floats]]:

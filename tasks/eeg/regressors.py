@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,10 @@ from tasks.alignment import FrameSeries, hold, impulses, note_ic
 from tasks.audio.recording import Recording
 from tasks.config import Config
 from tasks.contract import Artefact, TaskError
+from tasks.eeg import masks
 from tasks.eeg.feature_config import Names
+from tasks.eeg.gaps import missing_samples
+from tasks.eeg.masks import Spans
 from tasks.ic import IcSeries, read_ic
 from tasks.pitch import read_surprisal
 
@@ -27,6 +30,9 @@ REDUCED_FEATURES = {"acoustic_plus": ("spectrogram", "derivative", "onsets"), "e
 
 FLAT_SD = 1e-12
 """A standard deviation below this share of the largest value is rounding: the series is constant."""
+
+LOST_MAX = 0.1
+"""Share of a recording's frames that may lack IC: more are no gaps, but a solver that went wrong."""
 
 
 class FitModel(Config):
@@ -61,12 +67,15 @@ class Regressor:
     values : mapping of recording to ndarray, shape (T,)
         Mean 0 and standard deviation 1 over all stimuli; 0 where IC has no value.
     present : mapping of recording to ndarray of bool, shape (T,)
-        Where IC has a value: not in the first frame, nor in silence before and after. A function of the recording:
-        `whole_ic` refuses a noise level that lacks anything else.
+        Where IC has a value: not in the first frame, nor in silence before and after, nor in gaps.
+    missing : mapping of recording to Spans
+        Gaps: samples whose IC should be there and isn't. Every row with a lagged copy of theirs is masked. Recordings
+        without gaps aren't named.
     """
 
     values: Mapping[str, Floats]
     present: Mapping[str, Flags]
+    missing: Mapping[str, Spans] = field(default_factory=dict)
 
 
 def read_reduced(features: Artefact, reduced: str, sample_rate_hz: int) -> dict[str, Floats]:
@@ -131,7 +140,8 @@ def ic_regressor(
     ``hold``: each sample has the IC of its frame; standardised over all samples that have one, the others are 0.
     ``onset``: an impulse at each note onset. Its height is the z-score, over all notes, of the mean IC of the onset's
     frame and the next; a note without IC (in the first frame) counts as average. The impulses are then standardised
-    like every other feature.
+    like every other feature. A frame after the first without a value is a gap: with ``hold`` its samples are missing,
+    with ``onset`` the onsets whose IC it would be part of.
 
     Parameters
     ----------
@@ -160,7 +170,8 @@ def ic_regressor(
         present = {key: np.isfinite(values) for key, values in held.items()}
         scored = _z_scored(held, name, unit)
         _check_pieces({key: series[key].values for key in known}, name, unit)
-        return Regressor({key: np.nan_to_num(values, nan=0.0) for key, values in scored.items()}, present)
+        values = {key: np.nan_to_num(own, nan=0.0) for key, own in scored.items()}
+        return Regressor(values, present, missing_samples(series, lengths, notes, form, sample_rate_hz))
     silent = [key for key in known if not notes.get(key)]
     if silent:
         raise TaskError(
@@ -170,7 +181,11 @@ def ic_regressor(
     heights = {key: note_ic(series[key], notes[key] or (), "onset_and_next") for key in known}
     scored = _z_scored(heights, name, unit)
     _check_pieces({key: series[key].values for key in known}, name, unit)
-    return _at_onsets(scored, lengths, notes, sample_rate_hz)
+    regressor = _at_onsets(scored, lengths, notes, sample_rate_hz)
+    missing = missing_samples(series, lengths, notes, form, sample_rate_hz)
+    for key, spans in missing.items():
+        regressor.present[key][masks.indices(spans)] = False
+    return replace(regressor, missing=missing)
 
 
 def driver_regressor(
@@ -263,26 +278,26 @@ def _check_pieces(series: Mapping[str, Floats], name: str, unit: str) -> None:
 
 
 def whole_ic(surprisal: Artefact) -> dict[str, IcSeries]:
-    """IC by recording, with a value in every frame but the first, which has none.
+    """IC by recording, NaN in the first frame and in those where it isn't finite: they are gaps.
 
     Raises
     ------
     TaskError
-        If a frame after the first isn't finite: a noise level that lacks frames can't be compared with one that has
-        them.
+        If more than a tenth of a recording's frames after the first aren't finite.
     """
     level = json.loads(surprisal.read_bytes("ic.json"))["noise_level"]
     found = {}
     for key, series in read_ic(surprisal).items():
         lost = 1 + np.flatnonzero(~np.isfinite(series.values[1:]))
-        if lost.size:
+        if lost.size > LOST_MAX * len(series.values):
             raise TaskError(
                 f"{key}: IC at noise level {level:g} isn't finite in {lost.size} of {len(series.values)} frames (the "
-                f"first at {series.start_s[lost[0]]:.2f} s); only the first frame may lack it. The flow or its solver "
-                "diverged there: leave the noise level or the recording out"
+                f"first at {series.start_s[lost[0]]:.2f} s); allowed is a share of {LOST_MAX:g}. The flow or its "
+                "solver diverged there: leave the noise level or the recording out"
             )
         values = series.values.copy()
         values[:1] = np.nan
+        values[lost] = np.nan
         found[key] = replace(series, values=values)
     return found
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
 from tasks.contract import TaskError
+from tasks.eeg import masks
 from tasks.eeg.lags import lagged
+from tasks.eeg.masks import Spans
 from tasks.eeg.regressors import Flags, Regressor
-from tasks.eeg.shift_sums import Shifted
+from tasks.eeg.shift_sums import Shifted, Stretches
+from tasks.eeg.stretches import Stretch, between, stretches
 from tasks.seeds import numpy_stream
 
 Floats = npt.NDArray[np.float64]
@@ -27,9 +31,6 @@ RANK_TOLERANCE = 1e-6
 
 LEAST_LEFT = 1e-3
 """Less of IC than this share of its standard deviation is the ridge's rounding, no part of IC."""
-
-MIN_SHIFTS = 100
-"""Fewer distinct shifts than this in a piece make too coarse a null distribution."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +53,42 @@ class Explainer:
         self._reduced = reduced
         self._lags = np.arange(-(n_lags - 1), n_lags)
         columns = next(iter(reduced.values())).shape[1] * self._lags.size
-        products, self._totals, self._n = np.zeros((columns, columns)), np.zeros(columns), 0
+        self._products, totals, n = np.zeros((columns, columns)), np.zeros(columns), 0
         for values in reduced.values():
             design = lagged(values, self._lags)
-            products += design.T @ design
-            self._totals += design.sum(axis=0)
-            self._n += len(design)
-        products -= np.outer(self._totals, self._totals) / self._n
-        self._factor = cho_factor(products + FIT_RIDGE * self._n * np.eye(columns))
+            self._products += design.T @ design
+            totals += design.sum(axis=0)
+            n += len(design)
+        self._whole = _equations(self._products, totals, n)
 
     def split(self, regressor: Regressor) -> Split:
-        """Fit and residual of `regressor`, whose recordings are those of the reduced features."""
-        cross, total = np.zeros_like(self._totals), 0.0
+        """Fit and residual of `regressor`, whose recordings are those of the reduced features; its gaps don't count."""
+        factor, totals, n = self._without(regressor.missing)
+        cross, total = np.zeros_like(totals), 0.0
         for key, values in self._reduced.items():
-            cross += lagged(values, self._lags).T @ regressor.values[key]
-            total += regressor.values[key].sum()
-        weights = cho_solve(self._factor, cross - self._totals * (total / self._n))
-        bias = (total - self._totals @ weights) / self._n
+            own = masks.silenced(regressor.values[key], regressor.missing.get(key, ()))
+            cross += lagged(values, self._lags).T @ own
+            total += own.sum()
+        weights = cho_solve(factor, cross - totals * (total / n))
+        bias = (total - totals @ weights) / n
         fit = {key: lagged(values, self._lags) @ weights + bias for key, values in self._reduced.items()}
         return Split(fit, {key: regressor.values[key] - fit[key] for key in fit}, regressor.present)
+
+    def _without(self, missing: Mapping[str, Spans]) -> tuple[Any, Floats, int]:
+        """The equations, the samples `missing` left out."""
+        if not missing:
+            return self._whole
+        products, totals, n = self._products, self._whole[1], self._whole[2]
+        for key, spans in missing.items():
+            rows = lagged(self._reduced[key], self._lags)[masks.indices(spans)]
+            products, totals, n = products - rows.T @ rows, totals - rows.sum(axis=0), n - len(rows)
+        return _equations(products, totals, n)
+
+
+def _equations(products: Floats, totals: Floats, n: int) -> tuple[Any, Floats, int]:
+    """Factor of the centred, ridged products; totals; number of samples."""
+    centred = products - np.outer(totals, totals) / n
+    return cho_factor(centred + FIT_RIDGE * n * np.eye(totals.size)), totals, n
 
 
 class OnsetExplainer:
@@ -144,34 +162,15 @@ def check_left(split: Split, regressor: Regressor) -> None:
         )
 
 
-def shift_range(n_present: int, n_lags: int, shift_min_s: float, sample_rate_hz: float, piece: str) -> tuple[int, int]:
-    """Smallest shift and number of distinct shifts of a piece with IC at `n_present` samples.
-
-    Shifts keep at least ``max(shift_min_s, lag window)`` from 0 both ways around.
-
-    Raises
-    ------
-    TaskError
-        If fewer than 100 are left.
-    """
-    smallest = max(int(np.ceil(shift_min_s * sample_rate_hz)), n_lags)
-    n_shifts = n_present - 2 * smallest + 1
-    if n_shifts < MIN_SHIFTS:
-        raise TaskError(
-            f"{piece}: {n_present / sample_rate_hz:.1f} s of IC offer {max(n_shifts, 0)} distinct shifts of at least "
-            f"{smallest / sample_rate_hz:.2f} s, and {MIN_SHIFTS} are needed; use longer pieces or a smaller "
-            "permutations.shift_min_s"
-        )
-    return smallest, n_shifts
-
-
 def shifted(
     split: Split, seed: int, numbers: Sequence[int], n_lags: int, shift_min_s: float, rate: float
 ) -> dict[str, Floats]:
     """Permuted regressors: the residual shifted around the samples that have IC, plus the fit; 0 elsewhere.
 
     The shift of permutation k in a recording is drawn from (seed, k, recording) and scaled to where the recording has
-    IC, which no noise level changes (see `whole_ic`): the same for all subjects, channels, variants and noise levels.
+    IC: the same for all subjects, channels, variants and, but for gaps, noise levels. Gaps in IC split a recording:
+    every stretch between them is shifted by itself (see `stretches`), the next draws of the same stream its shifts.
+    Bad segments of a subject's EEG don't: they are rows that aren't looked at, and the shift is one of the stimulus.
 
     Parameters
     ----------
@@ -193,33 +192,58 @@ def shifted(
 
 def moved(
     split: Split, seed: int, numbers: Sequence[int], n_lags: int, shift_min_s: float, rate: float
-) -> dict[str, Shifted]:
+) -> dict[str, Shifted | Stretches]:
     """The same as `shifted`, not yet as series.
 
     Raises
     ------
     TaskError
-        If a recording has gaps in its IC.
+        If a recording offers too few shifts.
     """
-    versions = {}
+    versions: dict[str, Shifted | Stretches] = {}
     for key, residual in split.residual.items():
-        where = np.flatnonzero(split.present[key])
-        smallest, n_shifts = shift_range(where.size, n_lags, shift_min_s, rate, key)
-        if where[-1] - where[0] >= where.size:
-            raise TaskError(f"{key}: IC has gaps, and a shift within a piece needs one without; leave the piece out")
-        draws = [numpy_stream(seed, "shift", number, key).random() for number in numbers]
-        shifts = np.array([smallest + int(n_shifts * draw) for draw in draws], dtype=np.int64)
+        found = stretches(split.present[key], n_lags, shift_min_s, rate, key)
+        streams = [numpy_stream(seed, "shift", number, key) for number in numbers]
         fit = np.where(split.present[key], split.fit[key], 0.0)
-        versions[key] = Shifted(fit, residual[where], int(where[0]), shifts)
+        if len(found) == 1:
+            versions[key] = _moved(found[0], fit, residual, streams)
+            continue
+        moving = [own for own in found if own.n_shifts]
+        fits = _fits_of(found, fit, residual)
+        parts = tuple(_moved(own, part, residual, streams) for own, part in zip(moving, fits, strict=True))
+        versions[key] = Stretches(parts, between(found))
     return versions
 
 
+def _moved(own: Stretch, fit: Floats, residual: Floats, streams: Sequence[np.random.Generator]) -> Shifted:
+    """The shift of one stretch in every permutation, from the next draw of its stream."""
+    draws = [stream.random() for stream in streams]
+    shifts = np.array([own.smallest + int(own.n_shifts * draw) for draw in draws], dtype=np.int64)
+    return Shifted(fit, residual[own.first : own.stop], own.first, shifts)
+
+
+def _fits_of(found: Sequence[Stretch], fit: Floats, residual: Floats) -> list[Floats]:
+    """The fit of each stretch that moves, 0 elsewhere; the first also has all of those that don't."""
+    still, fits = np.zeros_like(fit), []
+    for own in found:
+        rows = slice(own.first, own.stop)
+        if own.n_shifts:
+            fits.append(np.zeros_like(fit))
+            fits[-1][rows] = fit[rows]
+        else:
+            still[rows] = fit[rows] + residual[rows]
+    fits[0] += still
+    return fits
+
+
 def correlation_time_s(split: Split, sample_rate_hz: float) -> float:
-    """First lag at which the residual's autocorrelation, all pieces pooled, falls to .1.
+    """First lag at which the residual's autocorrelation, all pieces and stretches without a gap pooled, falls to .1.
 
     Shifts must exceed the lag window by at least this much: see `check_reach`.
     """
-    series = [split.residual[key][split.present[key]] for key in split.residual]
+    series = [
+        split.residual[key][start:stop] for key in split.residual for start, stop in masks.of_flags(split.present[key])
+    ]
     power = sum(float(values @ values) for values in series)
     for lag in range(1, max(values.size for values in series)):
         if sum(float(values[:-lag] @ values[lag:]) for values in series if values.size > lag) <= 0.1 * power:

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.fft import irfft, next_fast_len, rfft
 
+from tasks.eeg import masks
 from tasks.eeg.lags import Design, Ints, lagged_rows
+from tasks.eeg.masks import Spans
 from tasks.eeg.sufficient import Layout, Part, RegressorSums, ResponseSums
 
 Floats = npt.NDArray[np.float64]
@@ -51,11 +53,49 @@ class Shifted:
         values[:, self.first : self.first + size] += rolled
         return values
 
+    @property
+    def count(self) -> int:
+        """K."""
+        return self.shifts.size
+
+    @property
+    def stretches(self) -> tuple[Shifted, ...]:
+        return (self,)
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """K versions of a regressor with gaps in one recording: every stretch between gaps is shifted within itself.
+
+    Attributes
+    ----------
+    stretches : tuple of Shifted
+        Each with the `fit` of its own stretch, or of one that stays as it is, and 0 elsewhere; together the regressor.
+    missing : Spans
+        The gaps. Rows with a lagged copy of theirs must be masked; no other row has copies of two stretches.
+    """
+
+    stretches: tuple[Shifted, ...]
+    missing: Spans
+
+    def series(self) -> Floats:
+        """The versions themselves, shape (K, T)."""
+        total: Floats = np.add.reduce([own.series() for own in self.stretches])
+        return total
+
+    @property
+    def count(self) -> int:
+        """K."""
+        return self.stretches[0].count
+
+
+Versions = Mapping[str, Shifted | Stretches]
+
 
 def shift_sums(
     layout: Layout,
     design: Design,
-    versions: Mapping[str, Shifted],
+    versions: Versions,
     lags: Ints,
     responses: Sequence[ResponseSums],
 ) -> tuple[RegressorSums, list[Floats]]:
@@ -67,7 +107,7 @@ def shift_sums(
     ----------
     layout : Layout
     design : mapping of recording to ndarray, shape (T, P)
-    versions : mapping of recording to Shifted
+    versions : mapping of recording to Shifted or Stretches
         K of each recording.
     lags : ndarray of int64, shape (L,)
         Rising by one.
@@ -80,7 +120,7 @@ def shift_sums(
     list of ndarray, shape (N, K * L, C)
         One per subject.
     """
-    count, n_lags = next(iter(versions.values())).shifts.size, lags.size
+    count, n_lags = next(iter(versions.values())).count, lags.size
     n_pieces, n_columns = len(layout.pieces), next(iter(design.values())).shape[1]
     reduced = np.zeros((n_pieces, count * n_lags, n_columns))
     products = np.zeros((n_pieces, count, n_lags, n_lags))
@@ -89,15 +129,24 @@ def shift_sums(
     crosses = [np.zeros((n_pieces, count * n_lags, response.totals.shape[1])) for response in responses]
     for piece, parts in enumerate(layout.parts):
         for index, part in enumerate(parts):
-            own = versions[part.recording]
+            _need_masks(versions[part.recording], lags, part)
             heard = [response.series[piece][index] for response in responses]
             into = [cross[piece] for cross in crosses]
-            columns = design[part.recording][: part.n_samples]
-            if _beyond(own, lags, part).size > n_lags:
-                _add_slowly(sums, piece, part, own, lags, columns, into, heard)
-            else:
-                _add(sums, piece, part, own, lags, columns, into, heard)
+            columns = masks.silenced(design[part.recording][: part.n_samples], part.masked)
+            for own in versions[part.recording].stretches:
+                if _beyond(own, lags, part).size > n_lags:
+                    _add_slowly(sums, piece, part, own, lags, columns, into, heard)
+                else:
+                    _add(sums, piece, part, own, lags, columns, into, heard)
     return sums, crosses
+
+
+def _need_masks(own: Shifted | Stretches, lags: Ints, part: Part) -> None:
+    """Stretches are summed one by one, which is right only where no row that counts has copies of two."""
+    if isinstance(own, Stretches):
+        rows = masks.touched(own.missing, lags, part.n_samples)
+        if masks.merged((*rows, *part.masked), part.n_samples) != part.masked:
+            raise ValueError(f"{part.recording}: rows that its gaps reach into aren't masked")
 
 
 def _add_slowly(
@@ -113,7 +162,7 @@ def _add_slowly(
     """One version at a time from its series: for parts that end long before the regressor does."""
     n_lags = lags.size
     for k, series in enumerate(own.series()):
-        rows = lagged_rows(series[None], lags, part.n_samples)
+        rows = lagged_rows(series[None], lags, part.n_samples, part.masked)
         at = slice(k * n_lags, (k + 1) * n_lags)
         sums.reduced[piece, at] += part.n_trials * (rows @ columns)
         sums.products[piece, k] += part.n_trials * (rows @ rows.T)
@@ -138,9 +187,9 @@ def _add(
     into: Sequence[Floats],
     heard: Sequence[Floats],
 ) -> None:
-    fit = lagged_rows(own.fit[None], lags, part.n_samples)
+    fit = lagged_rows(own.fit[None], lags, part.n_samples, part.masked)
     correlate = _Correlation(own, lags, part.n_samples)
-    ones = np.ones((part.n_samples, 1))
+    ones = masks.silenced(np.ones((part.n_samples, 1)), part.masked)
     for of, values, times in (
         (sums.reduced[piece], columns, part.n_trials),
         (sums.totals[piece, :, None], ones, part.n_trials),
@@ -195,7 +244,7 @@ def _residual_products(own: Shifted, lags: Ints, part: Part) -> Floats:
     """Sums over time of pairs of lagged copies of the shifted residual, shape (K, L, L).
 
     Around a whole turn they depend on the difference of the lags alone. What a turn has too much and too little lies
-    where one of the copies is beyond an end of the residual, or the part has ended.
+    where one of the copies is beyond an end of the residual, or the part has ended. Masked rows are taken away after.
     """
     residual, size, n_lags = own.residual, own.residual.size, lags.size
     around = np.array([residual @ np.roll(residual, -lag) for lag in range(n_lags)])
@@ -204,9 +253,19 @@ def _residual_products(own: Shifted, lags: Ints, part: Part) -> Floats:
     head = own.first + np.arange(first, last)
     rest = np.concatenate([own.first + size + np.arange(first, last), _beyond(own, lags, part)])
     times = np.concatenate([head, rest])
-    where = times - own.first - lags[:, None]
-    values = residual[(where - own.shifts[:, None, None]) % size]
-    kept = values * ((where >= 0) & (where < size) & (times >= 0) & (times < part.n_samples))
+    values, inside = _lagged_residual(own, lags, times)
+    kept = values * (inside & (times >= 0) & (times < part.n_samples))
     gone = values[:, :, head.size :]
     products: Floats = turn + kept @ kept.swapaxes(1, 2) - gone @ gone.swapaxes(1, 2)
+    if part.masked:
+        values, inside = _lagged_residual(own, lags, masks.indices(part.masked))
+        values *= inside
+        products -= values @ values.swapaxes(1, 2)
     return products
+
+
+def _lagged_residual(own: Shifted, lags: Ints, times: Ints) -> tuple[Floats, masks.Flags]:
+    """The shifted residual's lagged copies at some times, come round, (K, L, n); and where they needn't, (L, n)."""
+    where = times - own.first - lags[:, None]
+    values = own.residual[(where - own.shifts[:, None, None]) % own.residual.size]
+    return values, (where >= 0) & (where < own.residual.size)

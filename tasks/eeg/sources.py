@@ -96,11 +96,11 @@ def read_source(
 
 
 def marked(trials: Sequence[Trial]) -> list[Skipped]:
-    """What annotations call bad, which is kept all the same: the models have no masks for it."""
+    """What annotations call bad, which the models leave out."""
     found = []
     for trial in trials:
         if trial.bad_spans:
             kinds = ", ".join(dict.fromkeys(description for _, _, description in trial.bad_spans))
-            reason = f"{union_s(trial.bad_spans):.2f} of {trial.duration_s:.2f} s are marked {kinds}; they are kept"
+            reason = f"{union_s(trial.bad_spans):.2f} of {trial.duration_s:.2f} s are marked {kinds}; they are left out"
             found.append(Skipped(trial.name, reason, trial.recording))
     return found

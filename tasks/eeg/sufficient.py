@@ -13,18 +13,26 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tasks.eeg import masks
 from tasks.eeg.lags import Design, Ints, lagged_rows
+from tasks.eeg.masks import Spans
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Part:
-    """The first `n_samples` of a recording, heard in `n_trials` trials."""
+    """The first `n_samples` of a recording, heard in `n_trials` trials; the rows `masked` count in none of them."""
 
     recording: str
     n_samples: int
     n_trials: int
+    masked: Spans = ()
+
+    @property
+    def n_kept(self) -> int:
+        """Samples of one of its trials that count."""
+        return self.n_samples - masks.count(self.masked)
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,14 @@ class Layout:
 
     @property
     def n_samples(self) -> Floats:
-        """Samples of all trials of each piece, shape (N,)."""
-        return np.array([sum(p.n_samples * p.n_trials for p in parts) for parts in self.parts], dtype=np.float64)
+        """Samples that count, of all trials of each piece, shape (N,)."""
+        return np.array([sum(p.n_kept * p.n_trials for p in parts) for parts in self.parts], dtype=np.float64)
+
+    @property
+    def masked(self) -> list[tuple[str, str, Spans]]:
+        """Piece, recording and masked rows of each part that has any."""
+        named = zip(self.pieces, self.parts, strict=True)
+        return [(piece, part.recording, part.masked) for piece, parts in named for part in parts if part.masked]
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,8 @@ class ResponseSums:
     totals, squares : ndarray, shape (N, C)
         Sums of the EEG and of its square.
     series : tuple of tuple of ndarray, shape (T, C) each
-        Per piece and part, the EEG summed over the trials that share the part; of one trial, the trial itself.
+        Per piece and part, the EEG summed over the trials that share the part; of one trial, the trial itself. 0 in
+        masked rows.
     """
 
     products: Floats
@@ -101,7 +116,7 @@ def reduced_sums(layout: Layout, design: Design) -> ReducedSums:
     totals = np.zeros((len(layout.pieces), n_columns))
     for piece, parts in enumerate(layout.parts):
         for part in parts:
-            columns = design[part.recording][: part.n_samples]
+            columns = masks.silenced(design[part.recording][: part.n_samples], part.masked)
             products[piece] += part.n_trials * (columns.T @ columns)
             totals[piece] += part.n_trials * (np.ones(part.n_samples) @ columns)
     return ReducedSums(products, totals, layout.n_samples)
@@ -125,7 +140,8 @@ def response_sums(layout: Layout, design: Design, trials: Sequence[Sequence[Sequ
     series: list[tuple[Floats, ...]] = []
     for piece, parts in enumerate(layout.parts):
         summed = []
-        for part, heard in zip(parts, trials[piece], strict=True):
+        for part, whole in zip(parts, trials[piece], strict=True):
+            heard = [masks.silenced(trial, part.masked) for trial in whole]
             total = heard[0] if len(heard) == 1 else np.add.reduce(heard)
             for trial in heard:
                 squares[piece] += np.einsum("tc,tc->c", trial, trial)
@@ -169,7 +185,7 @@ def regressor_sums(
     crosses = [np.zeros((n_pieces, count * n_lags, response.totals.shape[1])) for response in responses]
     for piece, parts in enumerate(layout.parts):
         for index, part in enumerate(parts):
-            rows = lagged_rows(versions[part.recording], lags, part.n_samples)
+            rows = lagged_rows(versions[part.recording], lags, part.n_samples, part.masked)
             stacked = rows.reshape(count, n_lags, part.n_samples)
             reduced[piece] += part.n_trials * (rows @ design[part.recording][: part.n_samples])
             products[piece] += part.n_trials * (stacked @ stacked.swapaxes(1, 2))

@@ -126,13 +126,18 @@ def _absent(config: GroupConfig, row: Row, blocks: int) -> str | None:
 
 
 def _unequal(config: GroupConfig, fits: Sequence[Fit]) -> str | None:
-    """Why a subject's conditions can't be compared; None where all of them are means over the same pieces."""
+    """Why a subject's conditions can't be compared; None where all of them are over the same pieces and samples."""
     for condition, fit in zip(config.conditions, fits, strict=True):
         odd = sorted(set(fit.pieces) ^ set(fits[0].pieces))
         if odd:
             return (
                 f"only one of {_named(config.conditions[0])} and {_named(condition)} has {', '.join(odd[:3])}; "
                 "conditions are compared over the same pieces"
+            )
+        if fit.masked != fits[0].masked:
+            return (
+                f"gaps in IC leave out other samples with {_named(config.conditions[0])} than with "
+                f"{_named(condition)}; conditions are compared over the same samples, leave one of them out"
             )
     return None
 

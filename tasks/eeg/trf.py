@@ -57,7 +57,7 @@ def _named(lambdas: Sequence[float], chosen: npt.NDArray[np.int64]) -> list[Any]
     return list(listed[:, 0].tolist() if listed.shape[1] == 1 else listed.tolist())
 
 
-def _write(bench: Bench, listening: Listening, reduced: Scores, full: Scores) -> dict[str, float]:
+def _write(bench: Bench, listening: Listening, reduced: Scores, full: Scores) -> dict[str, Any]:
     r_full, r_reduced = full.r[0], reduced.r[0]
     rate, lambdas = bench.config.sample_rate_hz, bench.config.trf.lambdas
     arrays = {
@@ -74,6 +74,9 @@ def _write(bench: Bench, listening: Listening, reduced: Scores, full: Scores) ->
         "lambda_full": _named(lambdas, full.chosen[0]),
         "lambda_reduced": _named(lambdas, reduced.chosen[0]),
     }
+    layout, skipped = listening.subject.layout, listening.subject.skipped
+    if layout.masked:
+        table["masked"] = layout.masked
     (listening.cell.out_dir / "trf.json").write_text(json.dumps(table, sort_keys=True), encoding="utf-8")
     gains = (r_full - r_reduced).mean(axis=0)
     return {
@@ -84,6 +87,7 @@ def _write(bench: Bench, listening: Listening, reduced: Scores, full: Scores) ->
         "n_pieces": r_full.shape[0],
         "n_channels": r_full.shape[1],
         "lambda_edge_share": edge_share(full, reduced, len(lambdas)),
+        **({"skipped": list(skipped)} if skipped else {}),
     }
 
 
@@ -92,7 +96,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
 
     Writes ``trf.safetensors`` ("r_full", "r_reduced" (pieces, channels); "kernel" (lags, channels), weights of IC in
     EEG units per standard deviation, mean over folds; "lags_s" (lags,)) and ``trf.json``. Pieces are in alphabetical
-    order; the r of a piece is that of its repetitions together.
+    order; the r of a piece is that of its repetitions together. Rows that bad segments or gaps in IC take are in
+    ``masked`` of trf.json, half-open ranges of samples by piece and recording; it is absent where there are none.
 
     Parameters
     ----------
@@ -106,7 +111,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     ------
     Result
         Metrics delta_r (median over channels of the mean over pieces), delta_r_max, r_full, r_reduced, n_pieces,
-        n_channels, lambda_edge_share (see `edge_share`); or why the cell can't be computed.
+        n_channels, lambda_edge_share (see `edge_share`), skipped where trials or samples are left
+        out; or why the cell can't be computed.
     """
     done = 0
     for group in by_bench(cells):

@@ -108,6 +108,27 @@ class Subject:
     other_channels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+CUT_MAX_S = 0.1
+"""A recording and its EEG that differ by more than this at their end differ on purpose, or are refused."""
+
+
+def cut(trial: Trial, sample_rate_hz: int) -> Skipped | None:
+    """What is cut where a recording and its EEG end up to .1 s apart; None where that is less than a sample.
+
+    Parameters
+    ----------
+    trial : Trial
+    sample_rate_hz : int
+        Of the cleaned EEG.
+    """
+    beyond_s = (trial.data.shape[1] - trial.start_sample) / trial.sample_rate_hz - trial.duration_s
+    if not 1 <= abs(beyond_s) * sample_rate_hz <= CUT_MAX_S * sample_rate_hz:
+        return None
+    late, early = ("EEG", "recording") if beyond_s > 0 else ("recording", "EEG")
+    reason = f"the {early} ends {abs(beyond_s):.3f} s before the {late}, whose end is left out"
+    return Skipped(trial.name, reason, trial.recording)
+
+
 def union_s(spans: tuple[tuple[float, float, str], ...]) -> float:
     """Seconds that lie in at least one of the spans (from_s, to_s, description)."""
     total_s, reached_s = 0.0, float("-inf")

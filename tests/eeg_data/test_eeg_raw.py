@@ -108,8 +108,28 @@ def test_bad_channels_other_types_and_bad_spans_are_told(tmp_path: Path, read: A
     # audio1 was heard from 3 s on: 1.0-4.5, 5.5-6.5 and 6.0-7.0 s of the file, less what was before
     assert first["bad_spans"] == [[0.0, 1.5, "BAD_x"], [2.5, 3.5, "BAD_x"], [3.0, 4.0, "bad y"]]
     assert second["bad_spans"] == []
+    assert first["masks"] == [[0, 96], [160, 256]]
+    assert "masks" not in second
     assert result.metrics["skipped"] == [
-        "trial S1.fif at 3 s (audio1): 3.00 of 12.00 s are marked BAD_x, bad y; they are kept"
+        "trial S1.fif at 3 s (audio1): 3.00 of 12.00 s are marked BAD_x, bad y; they are left out"
+    ]
+
+
+def test_bad_parts_count_for_no_scale_and_a_trial_that_is_all_bad_is_left_out(tmp_path: Path, read: Any) -> None:
+    data = microvolts("S1")
+    data[:, 4 * FS : 6 * FS] *= 40
+    raw = raw_of(data)
+    raw.set_annotations(mne.Annotations([3.5, 18.0], [3.0, 11.0], ["BAD_jump", "BAD_pause"]))
+    write_fif(tmp_path / "S1.fif", raw)
+    result, arrays, table = read(tmp_path, TABLE)
+    assert sorted(arrays) == ["audio1/0", "audio10/0"]
+    assert [trial.get("masks") for trial in table["trials"]] == [[[32, 224]], None]
+    kept = np.concatenate([np.delete(arrays["audio1/0"], np.arange(32, 224), axis=0), arrays["audio10/0"]])
+    assert kept.std() == pytest.approx(1.0, abs=1e-4)
+    assert arrays["audio1/0"].std() > 3
+    assert result.metrics["skipped"] == [
+        "trial S1.fif at 18.5 s (audio2): all of its 10.00 s are marked BAD_pause; check the annotations of the file",
+        "trial S1.fif at 3 s (audio1): 3.00 of 12.00 s are marked BAD_jump; they are left out",
     ]
 
 

@@ -187,6 +187,19 @@ def test_cnd_subject_with_faults_in_some_trials(tmp_path: Path, corpus: Artefact
     assert any(line.startswith(said) for line in result.metrics["skipped"])
 
 
+def test_what_is_cut_at_the_end_of_a_trial_is_noted(tmp_path: Path, corpus: Artefact, make_cell: MakeCell) -> None:
+    struct = subject_struct(1)  # the EEG goes on for 100 samples of 512 Hz after the recording
+    for place, longer in enumerate((40, -40, -7)):
+        struct["data"][0, place] = struct["data"][0, place][: longer - 100]
+    _, arrays, table = outcome(make_cell("a", "eeg", cnd_config(write_subject(tmp_path, struct)), corpus=corpus))
+    assert [(note["trial"], note["piece"]) for note in table["notes"]] == [("1", "audio1"), ("2", "audio2")]
+    assert table["notes"][0]["note"] == "the recording ends 0.078 s before the EEG, whose end is left out"
+    assert table["notes"][1]["note"] == "the EEG ends 0.078 s before the recording, whose end is left out"
+    assert [len(arrays[f"{name}/0"]) - N_SAMPLES[name] for name in ("audio1", "audio2", "audio10")] == [0, -5, 0]
+    _, _, whole = outcome(make_cell("b", "eeg", cnd_config(write_subject(tmp_path, subject_struct(1))), corpus=corpus))
+    assert "notes" not in whole
+
+
 def test_cnd_time_base(tmp_path: Path, corpus: Artefact, make_cell: MakeCell) -> None:
     """A 4 Hz wave locked to the stimulus's start comes out as the same wave."""
     struct = subject_struct(1)

@@ -25,6 +25,7 @@ class Study:
 
     def __init__(self, gain: Array, null: Array | None, channels: Sequence[Sequence[str]] | None = None) -> None:
         self.pieces: dict[tuple[str, float], str] = {}
+        self.masked: dict[tuple[str, float], list[Any]] = {}
         self.names = [f"S{number + 1:02d}" for number in range(len(gain))]
         self.channels = channels or [CHANNELS] * len(gain)
         self.removed: dict[str, list[str]] = {}
@@ -59,6 +60,7 @@ class Study:
             kernel = np.ascontiguousarray(self.kernel[:, : gain.size])
             fitted = {"r_full": reduced + gain, "r_reduced": reduced, "kernel": kernel, "lags_s": self.lags_s}
             table = {"subject": name, "pieces": list(self.pieces.get((name, level), "abcd")), "channels": channels}
+            table["masked"] = self.masked.get((name, level), [])
             return io.BytesIO(save(fitted) if file == "trf.safetensors" else json.dumps(table).encode())
 
         return Artefact(f"t{len(self.trf)}", "trf", {}, {}, read)

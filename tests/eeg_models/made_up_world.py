@@ -154,8 +154,9 @@ class World:
         repetitions: int = 1,
         pieces: Sequence[str] | None = None,
         described: Mapping[str, Any] | None = None,
+        masks: Mapping[str, Sequence[tuple[int, int]]] | None = None,
     ) -> Artefact:
-        """A subject whose EEG is `respond(piece)` (T, C) plus smooth noise of its own."""
+        """A subject whose EEG is `respond(piece)` (T, C) plus smooth noise of its own; `masks` by trial."""
         trials, arrays = [], {}
         for piece in self.pieces if pieces is None else pieces:
             for repetition in range(repetitions):
@@ -166,6 +167,8 @@ class World:
                 key = f"{piece}/{repetition}"
                 arrays[key] = data.astype(np.float32)
                 trials.append({"key": key, "recording": piece, "repetition": repetition, "n_samples": len(data)})
+                if masks and key in masks:
+                    trials[-1]["masks"] = masks[key]
         table = {
             "subject": name,
             "sample_rate_hz": RATE,

@@ -26,6 +26,20 @@ def test_pieces_must_be_equal_over_conditions(tmp_path: Path) -> None:
     assert (own, of_others) == (["c", "d"], ["e", "f"])
 
 
+def test_conditions_over_other_samples_arent_compared(tmp_path: Path) -> None:
+    study = Study(*made_up(7, 0.02))
+    study.masked["S02", LEVELS[0]] = study.masked["S02", LEVELS[1]] = [["a", "a", [[3, 9]]]]
+    study.masked["S03", LEVELS[1]] = [["a", "a", [[3, 9]]]]
+    _, group = study.run(tmp_path)
+    assert group["missing"] == [
+        {
+            "subject": "S03",
+            "reason": f"gaps in IC leave out other samples with aligned at noise level {LEVELS[0]:g} than with aligned "
+            f"at noise level {LEVELS[1]:g}; conditions are compared over the same samples, leave one of them out",
+        }
+    ]
+
+
 def test_incomplete_subjects_are_named_and_left_out(tmp_path: Path) -> None:
     study = Study(*made_up(7, 0.004))
     study.conditions[0]["subjects"].pop(2)

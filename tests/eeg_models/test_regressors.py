@@ -8,6 +8,7 @@ from made_up_world import FRAME_S, RATE, World
 
 from tasks.alignment import note_ic
 from tasks.contract import TaskError
+from tasks.eeg import masks
 from tasks.eeg.regressors import driver_regressor, ic_regressor, read_reduced, standardised, whole_ic
 
 
@@ -39,7 +40,7 @@ def test_hold_is_z_scored_where_present_and_zero_elsewhere() -> None:
 
 
 def test_what_is_present_is_the_same_for_every_level() -> None:
-    """Whether or not a level has a value in the first frame; one that lacks another frame is refused."""
+    """Whether or not a level has a value in the first frame; another that it lacks is a gap."""
     world = World(n_pieces=2, seconds=10, form="hold")
     values = world.ic(0.9)
     values["piece0"][0] = 123.0
@@ -48,11 +49,38 @@ def test_what_is_present_is_the_same_for_every_level() -> None:
     for piece in world.pieces:
         assert np.array_equal(np.isnan(whole[piece].values), np.isnan(other[piece].values))
         np.testing.assert_array_equal(whole[piece].values[1:], values[piece][1:])
-    for lost in (1, 50, -1):
-        values = world.ic(0.9)
-        values["piece1"][lost] = np.nan
-        with pytest.raises(TaskError, match=r"piece1: IC at noise level 0\.9 isn't finite in 1 of 106 frames"):
-            whole_ic(world.surprisal_artefact(0.9, values))
+    lengths, frames = dict.fromkeys(world.pieces, world.n_samples), np.arange(world.n_samples) / RATE / FRAME_S
+    present = ic_regressor(whole, lengths, world.notes, world.form, RATE).present
+    for lost in (1, 50, 105):
+        values["piece1"][lost] = np.inf
+        regressor = ic_regressor(
+            whole_ic(world.surprisal_artefact(0.9, values)), lengths, world.notes, world.form, RATE
+        )
+        gap = masks.indices(regressor.missing["piece1"])
+        np.testing.assert_array_equal(frames[gap].astype(int) == lost, True)
+        assert gap.size in (2, 3)
+        assert regressor.missing.keys() == {"piece1"}
+        assert not regressor.present["piece1"][gap].any()
+        filled = regressor.present["piece1"].copy()
+        filled[gap] = True
+        np.testing.assert_array_equal(filled, present["piece1"])
+        assert np.isfinite(regressor.values["piece1"]).all()
+        values["piece1"][lost] = 100.0
+
+
+def test_onsets_whose_ic_has_a_lost_frame_are_missing() -> None:
+    world = World(n_pieces=2, seconds=10)
+    onsets = [note[0] for note in world.notes["piece1"]]
+    values = world.ic(0.9)
+    first, some = int(onsets[0] / FRAME_S), int(onsets[7] / FRAME_S)
+    values["piece1"][[some, some + 1]] = np.nan
+    lengths = dict.fromkeys(world.pieces, world.n_samples)
+    regressor = ic_regressor(whole_ic(world.surprisal_artefact(0.9, values)), lengths, world.notes, "onset", RATE)
+    lost = [onset for onset in onsets if some - 1 <= int(onset / FRAME_S) <= some + 1]
+    assert first < some - 1
+    expected = sorted({int(onset * RATE + 0.5) for onset in lost})
+    np.testing.assert_array_equal(masks.indices(regressor.missing["piece1"]), expected)
+    np.testing.assert_array_equal(np.flatnonzero(~regressor.present["piece1"]), expected)
 
 
 def test_the_true_driver_has_the_form_of_onset_ic() -> None:
