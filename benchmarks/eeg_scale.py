@@ -124,7 +124,7 @@ def peer(study: Study, seconds: Sequence[float]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """One line."""
+    """One line; the exit code is the study's."""
     overrides = sys.argv[1:]
     with tempfile.TemporaryDirectory(prefix="eeg_scale") as folder:
         wall_s, cpu_s, code = walk(f"{folder}/ledger", overrides)
@@ -155,7 +155,7 @@ def main() -> int:
         "speedup_cpu": {kind: float(f"{value / cpu_s:.4g}") for kind, value in estimate.items()},
     }
     print(json.dumps(line), flush=True)
-    return 0 if line["ok"] else 1
+    return code
 
 
 if __name__ == "__main__":
