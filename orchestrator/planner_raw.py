@@ -28,6 +28,7 @@ def plan_raw(builder: Builder, eeg: EegConfig, made: Mapping[str, str]) -> dict[
                 "mastoids": list(raw.mastoids),
                 "not_eeg": list(raw.not_eeg),
                 **({} if raw.sensor_type == "eeg" else {"sensor_type": raw.sensor_type}),
+                "bad_spans": "masked",
             },
             "preprocessing": eeg.preprocessing.signed(),
         }

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -29,13 +30,18 @@ MARGIN_S = 2.0
 
 
 class RawFiles(Config):
-    """One subject's rows of the table of events and the files that they name."""
+    """One subject's rows of the table of events and the files that they name.
+
+    `bad_spans` says what becomes of segments that annotations call bad: they are masked (None, in cells of before: only
+    told).
+    """
 
     presentations: tuple[Presentation, ...]
     files: tuple[RawFile, ...]
     mastoids: tuple[str, ...] = ()
     not_eeg: tuple[str, ...] = ()
     sensor_type: SensorType = Field("eeg", json_schema_extra={"neutral": "eeg"})
+    bad_spans: Literal["masked"] | None = Field(None, json_schema_extra={"neutral": None})
 
 
 @dataclass(frozen=True)

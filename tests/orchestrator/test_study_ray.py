@@ -1,23 +1,28 @@
 """The driver loop on a real Ray of its own: processes are killed, drivers are killed, people press Ctrl-C."""
 
 import os
+import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fake_driver import chain
 from fake_stages import STAGES, cell, graph
+from heard_study import EEG_STAGES, heard_study
 from test_study_inline import Diary, driver, start_driver, statuses, without_failed
 
 from orchestrator import schedule
+from orchestrator.backends import RayBackend
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Ledger, Status
+from orchestrator.planner_eeg import reduce
 from orchestrator.reasons import Reason
 from orchestrator.stages import Stage
 from orchestrator.storage import Storage
-from orchestrator.study import Execution, run_study
+from orchestrator.study import Execution, open_cluster, run_study
 
 pytestmark = pytest.mark.processes
 
@@ -82,20 +87,56 @@ def test_lost_processes_failures_and_damage_cost_only_what_they_touch(
     assert len(here) >= len(spared) - 2
 
 
-def test_a_node_that_cannot_start_processes_fails_no_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such a node loses processes faster than any cell that is to blame for it: the cell waits, and no loss counts."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    monkeypatch.setenv("UNFIT_NODE", str(tmp_path / "unfit"))
-    monkeypatch.setattr(schedule, "FIRST_PAUSE_S", 0.01)
-    (tmp_path / "unfit").mkdir()
-    for number in range(schedule.LOSSES_ALLOWED + 2):
-        (tmp_path / "unfit" / str(number)).touch()
-    planned = graph(cell("late", "late"))
-    ledger = Ledger(Storage(str(tmp_path / "ledger")))
-    outcome = run_study(planned, ledger, LOCAL, stages=STAGES | {"late": Stage("late", "unfit_stage:run", "late")})
-    assert outcome.exit_code == 0, outcome.failed
-    (status,) = statuses(tmp_path, "late")
-    assert [(record.reason, record.outcome) for record in status.attempts] == [(Reason.NOT_BEGUN, "done")]
+@pytest.fixture(scope="class")
+def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayBackend, Path]]:
+    """A Ray for several studies, and the folder whose files cost processes of the stage `late` their lives."""
+    unfit = tmp_path_factory.mktemp("unfit")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        patch.setenv("UNFIT_NODE", str(unfit))
+        backend = open_cluster(Ledger(Storage(str(unfit.parent / "ledger"))), LOCAL, 0)
+        yield backend, unfit
+        backend.close()
+
+
+class TestStudiesOnOneRay:
+    def test_a_node_that_cannot_start_processes_fails_no_cell(
+        self, one_ray: tuple[RayBackend, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Such a node loses processes faster than any cell that is to blame for it: the cell waits, no loss counts."""
+        monkeypatch.setattr(schedule, "FIRST_PAUSE_S", 0.01)
+        backend, unfit = one_ray
+        for number in range(schedule.LOSSES_ALLOWED + 2):
+            (unfit / str(number)).touch()
+        planned = graph(cell("late", "late"))
+        ledger = Ledger(Storage(str(tmp_path / "ledger")))
+        stages = STAGES | {"late": Stage("late", "unfit_stage:run", "late")}
+        outcome = run_study(planned, ledger, LOCAL, stages=stages, backend=backend)
+        assert outcome.exit_code == 0, outcome.failed
+        (status,) = statuses(tmp_path, "late")
+        assert [(record.reason, record.outcome) for record in status.attempts] == [(Reason.NOT_BEGUN, "done")]
+
+    def test_eeg_on_ray_has_the_bits_of_eeg_computed_serially(
+        self, one_ray: tuple[RayBackend, Path], tmp_path: Path
+    ) -> None:
+        """Every file of every EEG stage, from the listeners to the verdicts."""
+        planned, ledger = heard_study(tmp_path / "ray")
+        shutil.copytree(tmp_path / "ray", tmp_path / "serial")
+        serial = Ledger(Storage(str(tmp_path / "serial")))
+        found = []
+        for book, execution, backend in ((ledger, LOCAL, one_ray[0]), (serial, Execution(inline=True), None)):
+            outcome = run_study(planned, book, execution, reduce=reduce, backend=backend)
+            assert (outcome.exit_code, outcome.failed) == (0, {})
+            done = {spec.name: book.status(spec.stage, spec.signature) for spec in planned if spec.stage in EEG_STAGES}
+            found.append(
+                {
+                    name: {file: facts.sha256 for file, facts in status.files.items()} if status else {}
+                    for name, status in done.items()
+                }
+            )
+        assert found[0] == found[1]
+        assert set(EEG_STAGES) == {spec.stage for spec in planned if spec.name in found[0]}
+        assert all(found[0].values())
 
 
 def test_ctrl_c_among_500_waiting_tasks_saves_the_checkpoint(tmp_path: Path) -> None:
