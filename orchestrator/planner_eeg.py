@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.experiment import Science, band_suffix, trained_name
+from orchestrator.experiment import Science
 from orchestrator.graph import CellSpec
 from orchestrator.planner_beside import inputs_beside, plan_beside
 from orchestrator.planner_raw import plan_raw
 from orchestrator.signature import canonical, sign
 from orchestrator.stages import STAGES
+from orchestrator.variant_names import band_suffix, trained_name
 from tasks.config import Config
 from tasks.eeg.config import EegConfig, ModelConfig, SimulationConfig
 
