@@ -13,6 +13,7 @@ from orchestrator.redaction import has_user, redact
 from orchestrator.roles import Data
 from orchestrator.search.config import SearchConfig
 from orchestrator.stages import STAGES
+from orchestrator.variant_names import NAMED_KEYS, variant_name
 from tasks.autoencoder.config import AutoencoderConfig
 from tasks.config import (
     CausalAuditConfig,
@@ -24,9 +25,6 @@ from tasks.config import (
 )
 from tasks.eeg.config import EegConfig
 from tasks.flow.config import FlowConfig
-
-SHORT_NOISE = {"none": "none", "decoder": "D", "encoder+decoder": "E+D"}
-NAMED_KEYS = ("autoencoder.bottleneck", "autoencoder.latent_noise.applied_to", "autoencoder.latent_noise.logit_mean")
 
 
 class Science(Config):
@@ -278,35 +276,6 @@ class UnknownKey(ValueError):
     def __init__(self, key: str, part: str, allowed: tuple[str, ...]) -> None:
         super().__init__(key)
         self.key, self.part, self.allowed = key, part, allowed
-
-
-def variant_name(science: Science, settings: Mapping[str, Any]) -> str:
-    """A variant in a few words: bottleneck, latent noise, and what else was set."""
-    noise = science.autoencoder.latent_noise
-    parts = [science.autoencoder.bottleneck, SHORT_NOISE[noise.applied_to]]
-    if noise.applied_to != "none":
-        parts.append(f"m={noise.logit_mean!r}")
-    parts += [_band(science) if key == "band_hz" else f"{key}={value}" for key, value in settings.items()]
-    return " ".join(parts)
-
-
-def _band(science: Science) -> str:
-    """The band of a study's EEG, as names have it."""
-    if science.eeg is None:
-        return ""
-    low, high = science.eeg.preprocessing.band_hz
-    return f"{low:g}-{high:g} Hz"
-
-
-def trained_name(variant: str, science: Science) -> str:
-    """A variant's name without the band of its EEG: variants that differ in that alone share their models."""
-    return variant.replace(band_suffix(variant, science), "", 1)
-
-
-def band_suffix(variant: str, science: Science) -> str:
-    """The part of a variant's name that says its band of EEG, with a space before it; empty where none is swept."""
-    band = f" {_band(science)}"
-    return band if f"{band} " in f"{variant} " and band != " " else ""
 
 
 def _name_among(taken: Mapping[str, Science], science: Science, settings: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.experiment import Experiment, Science, trained_name
+from orchestrator.experiment import Experiment, Science
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.manifest import Manifest
 from orchestrator.planner_audit import plan_audit, plan_solver_audit
@@ -17,6 +17,7 @@ from orchestrator.planner_eeg_group import plan_group
 from orchestrator.roles import MELODIES, ROLES
 from orchestrator.signature import canonical, sign
 from orchestrator.stages import STAGES
+from orchestrator.variant_names import trained_name
 from tasks.audio.config import DataSet
 
 Inputs = Mapping[str, str | tuple[str, ...]]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.experiment import Science, trained_name
+from orchestrator.experiment import Science
 from orchestrator.planner_beside import plan_beside
 from orchestrator.planner_eeg import Planned, models_of, plan_fit, plan_simulated, without
+from orchestrator.variant_names import trained_name
 from tasks.eeg.config import CanariesConfig
 
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.experiment import Science, band_suffix, trained_name
+from orchestrator.experiment import Science
 from orchestrator.planner_beside import inputs_beside, plan_beside
 from orchestrator.planner_bids import plan_bids
 from orchestrator.planner_cnd import cnd_stimuli, plan_cnd
 from orchestrator.planner_raw import plan_raw
+from orchestrator.variant_names import band_suffix, trained_name
 from tasks.config import Config
 from tasks.eeg.config import EegConfig, ModelConfig, SimulationConfig
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.experiment import NAMED_KEYS, Experiment, Science, UnknownKey, variant_name
+from orchestrator.experiment import Experiment, Science, UnknownKey
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Ledger
 from orchestrator.manifest import Manifest, resolve_also
@@ -21,6 +21,7 @@ from orchestrator.search.objective import Objective, judges, needed, objective_o
 from orchestrator.search.records import Records, Trial, TrialState
 from orchestrator.search.space import Dimension, Settings, applied, dimensions, every, identity
 from orchestrator.signature import canonical_json
+from orchestrator.variant_names import NAMED_KEYS, variant_name
 
 LEVELS = "surprisal.noise_levels"
 
