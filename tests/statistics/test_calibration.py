@@ -21,20 +21,20 @@ from tasks.eeg.nulls import CALIBRATED
 
 Array = np.ndarray[Any, Any]
 QUICK = {
-    "flux": 100,
-    "onset values": 100,
-    "flux at onsets": 60,
-    "onsets unmodelled": 100,
-    "compressive, modelled": 100,
-    "shared activity": 100,
-    "unequal lengths": 100,
-    "levels, nothing": 40,
-    "levels, equal": 40,
-    "arms, equal": 20,
-    "maps, nothing": 40,
-    "levels, different": 8,
-    "arms, different": 8,
-    "maps, different": 8,
+    "flux": 80,
+    "onset values": 80,
+    "flux at onsets": 50,
+    "onsets unmodelled": 80,
+    "compressive, modelled": 80,
+    "shared activity": 80,
+    "unequal lengths": 80,
+    "levels, nothing": 30,
+    "levels, equal": 30,
+    "arms, equal": 15,
+    "maps, nothing": 30,
+    "levels, different": 6,
+    "arms, different": 6,
+    "maps, different": 6,
 }
 """Data sets of each."""
 
