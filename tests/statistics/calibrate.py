@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from calibration_picture import draw, draw_comparisons
 from calibration_report import page, power_section
-from kept import HERE, ROOT, Kept, say, worked
+from kept import HERE, ROOT, Kept, digest, say, worked
 from made import NAMES, asked, p_of, together
 from power import BACH, EFFECTS, Melody, Trial, melodies, notes, trial
 from rates import Cell, judge, n_asked
@@ -89,11 +89,10 @@ def one_trial(folder: Path, effect: float, number: int, n_channels: int, n_permu
     return [{"words": words, **asdict(own), "s": round(time.process_time() - started, 1)}]
 
 
-def trials(rows: list[Row], n_data_sets: int | None = None) -> tuple[str, list[Trial]]:
-    """What the melodies are, and the trials of lines; those of the first data sets alone where a number is given."""
-    kept = [row for row in rows if n_data_sets is None or row["number"] < n_data_sets]
-    found = [Trial(row["effect"], row["number"], row["excess"], tuple(row["hits"])) for row in kept]
-    return (kept[0]["words"] if kept else "no melodies"), found
+def trials(rows: list[Row]) -> tuple[str, list[Trial]]:
+    """What the melodies are, and the trials of lines as `one_trial` gives them."""
+    found = [Trial(row["effect"], row["number"], row["excess"], tuple(row["hits"])) for row in rows]
+    return (rows[0]["words"] if rows else "no melodies"), found
 
 
 def measure(melody_folder: Path, n_data_sets: int, sizes: tuple[int, int], folder: Path, n_jobs: int = 1) -> list[Row]:
@@ -170,7 +169,7 @@ def publish(
     for folder in (results, docs / "calibration"):
         folder.mkdir(parents=True, exist_ok=True)
     (results / f"{date.today()}-calibration.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    text = page(cells, seconds) + power_section(found, words, *sizes)
+    text = page(cells, seconds, digest(HERE / "made.py")) + power_section(found, words, *sizes)
     (docs / "calibration.md").write_text(text, encoding="utf-8")
     draw(cells).savefig(docs / "calibration/rates.png", dpi=110)
     draw_comparisons(cells).savefig(docs / "calibration/comparisons.png", dpi=110)

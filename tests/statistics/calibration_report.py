@@ -39,16 +39,14 @@ ASKS = (
 """Tests of conditions, each with the claim that rests on it; a choice of a level and clusters carry none."""
 
 
-def page(cells: list[Cell], seconds: float) -> str:
-    """``docs/results/calibration.md``."""
+def page(cells: list[Cell], seconds: float, code: str) -> str:
+    """``docs/results/calibration.md``; `code` is the digest of the sources that made the p-values."""
     count = max(cell.count for cell in cells)
     failed = [cell for cell in cells if not cell.ok]
     careful = [cell for cell in cells if cell.role == "kept" and cell.conservative]
     kept = [cell for cell in cells if cell.role == "kept"]
     shown = [cell for cell in cells if cell.role == "found"]
-    words = (
-        "Every cell does what is asked of it" if not failed else f"**{len(failed)} cells do not: {_listed(failed)}**"
-    )
+    words = "Every cell does what is asked of it" if not failed else f"**Not as it must be: {_listed(failed)}**"
     single = [cell for cell in cells if cell.generator not in CASES]
     return f"""# Do the EEG tests keep their level?
 
@@ -87,8 +85,9 @@ The popular null distributions, and the sign-flip of delta_r without a null. Non
 ## How it was run
 
 `make calibrate`, or `python tests/statistics/calibrate.py --data-sets {count}`, which keeps what it has in
-`.calibration`; the quick version, with fewer data sets and the cells that matter most, is part of `make test`. All
-numbers with their bounds and adjusted p: benchmarks/results/{date.today()}-calibration.jsonl.
+`.calibration` under a digest of the sources of tests and engine (here {code}) and goes on there after a kill; the quick
+version, with fewer data sets and the cells that matter most, is part of `make test`. All numbers with their bounds and
+adjusted p: benchmarks/results/{date.today()}-calibration.jsonl.
 """
 
 
@@ -103,9 +102,9 @@ def _comparisons(cells: list[Cell]) -> str:
 What stage `group` writes of {N_LISTENERS} listeners in several conditions under `residual_shift`. Contrasts, the choice
 of a level and clusters are tested by sign-flips over subjects, so they are about listeners and **these stimuli**: where
 IC of all levels follows one signal and each has errors of its own, some level's errors go with the signal by chance, on
-these stimuli and for all listeners. A claim of a contrast needs a channel where IC is claimed to add something at all,
-by the test over stimuli too; that keeps its level where IC tells nothing, and says nothing of other stimuli where IC
-tells something.
+these stimuli and for all listeners{_told(by_place)}. A claim of a contrast needs a channel where IC is claimed to add
+something at all, by the test over stimuli too; that keeps its level where IC tells nothing, and says nothing of other
+stimuli where IC tells something.
 
 ![Rates with 99 % bounds, a row per case and question](calibration/comparisons.png)
 
@@ -118,6 +117,12 @@ tells something.
             if any(own):
                 text += f"| {name}: {case.words} | {TEST_WORDS[test]} | {_value(own[0])} | {_value(own[1])} |\n"
     return text
+
+
+def _told(by_place: dict[tuple[str, str], Cell]) -> str:
+    """How often that happens."""
+    cell = by_place.get(("levels, one signal", "levels claimed"))
+    return "" if cell is None else f" (a contrast is claimed in {cell.rejections} of {cell.count} data sets)"
 
 
 def _least(count: int, n_cells: int) -> float:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import calibrate
 import kept
+import numpy as np
 import pytest
 from kept import Kept, digest, sources
+from rates import judge
+from strength import Power
 
 NAMES = ("flux", "maps, different")
 
@@ -34,6 +38,34 @@ def test_what_was_kept_is_not_computed_again_whatever_the_jobs(
         "flux": [0, 1, 2, 3],
         "maps": [0, 1, 2, 3],
     }
+
+
+def test_a_page_of_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {
+        "flux": {("residual_shift", "stimuli"): np.ones(20), ("residual_shift", "subjects"): np.full(20, 0.04)},
+        "levels, one signal": {("residual_shift", "levels claimed"): np.array([0.01] * 5 + [1.0] * 15)},
+        "maps, different": {("residual_shift", "clusters"): np.full(20, 0.01)},
+    }
+    power = [Power(0.002, 0.0019, 20, 18, 20, 18)]
+    assert calibrate.publish(tmp_path, judge(found), 60.0, power, "the ten Bach melodies", (64, 1000)) == 1
+    printed = capsys.readouterr()
+    assert [json.loads(line)["ok"] for line in printed.out.splitlines()[:4]] == [True, False, True, True]
+    assert "not as it must be: flux, residual_shift, subjects: rate 1.000" in printed.err
+    page = (tmp_path / "docs/results/calibration.md").read_text(encoding="utf-8")
+    for part in (
+        "**Not as it must be: flux (residual_shift, subjects: 1.000)**",
+        "| `residual_shift` | **0.000** | **1.000** FAILS | - |",
+        "| contrasts of noise levels | - | 0.250 |",
+        "(a contrast is claimed in 5 of 20 data sets)",
+        "| clusters of channels | 1.000 (there) | - |",
+        "(here 0.00190: power 0.90): that holds.",
+        "| 0.002 | 0.00190 | 18 of 20 | 0.90 ",
+    ):
+        assert part in page
+    assert sorted(path.name for path in (tmp_path / "docs/results/calibration").iterdir()) == [
+        "comparisons.png",
+        "rates.png",
+    ]
 
 
 def test_results_of_other_code_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
