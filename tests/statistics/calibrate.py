@@ -58,8 +58,8 @@ def calibrate(
         done += len(numbers)
         say(f"{name}: data sets to {numbers[-1] + 1}; {done} of {total} in {time.perf_counter() - started:.0f} s")
     found_p = {}
-    for name, numbers in wanted.items():
-        by_key = [rows[name][number]["p"] for number in numbers]
+    for name, all_numbers in wanted.items():
+        by_key = [rows[name][number]["p"] for number in all_numbers]
         found_p[name] = together([{(*key.split("|"),): p for key, p in own.items()} for own in by_key])
     return judge(found_p), sum(rows[name][number]["s"] for name, own in wanted.items() for number in own)
 

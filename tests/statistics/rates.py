@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,7 +55,7 @@ ASKED = {
     "maps, different": Asked(found=("clusters",)),
 }
 
-STEPS = {
+STEPS: dict[str, Callable[[int], float]] = {
     "stimuli": lambda n_subjects: 1 / (N_PERMUTATIONS + 1),
     "subjects": lambda n_subjects: 0.5**n_subjects,
     "levels": lambda n_subjects: 2 * 0.5**n_subjects,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from kept import Kept, digest, sources
 from rates import judge
-from strength import Power
+from strength import Power, power_of
 
 NAMES = ("flux", "maps, different")
 
@@ -93,5 +93,5 @@ def test_power_measured_elsewhere(tmp_path: Path) -> None:
     row = {"words": "the ten Bach melodies", "effect": 0.002, "excess": 0.0019, "hits": [True, True, True]}
     Kept(lines).add([{**row, "number": 0}, {**row, "number": 1, "hits": [False, True, False]}])
     words, trials = calibrate.trials(Kept(lines).read())
-    (found,) = calibrate.power_of(trials)
+    (found,) = power_of(trials)
     assert (words, found.count, found.claims, found.stimuli, found.subjects) == ("the ten Bach melodies", 2, 1, 2, 1)
