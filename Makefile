@@ -38,11 +38,15 @@ bench: $(READY)
 	@set -e; for script in $(wildcard benchmarks/*.py); do $(BIN)/python $$script; done > $(BENCH); status=$$?; \
 		cat $(BENCH); exit $$status
 
-# False positives and power of the EEG tests: writes docs/results/calibration.md. Hours; a look: make calibrate DATA_SETS=50 POWER_DATA_SETS=0
+# False positives and power of the EEG tests: writes docs/results/calibration.md. Hours, of which a kill loses minutes:
+# results are kept in KEEP, and a second call goes on. A look: make calibrate DATA_SETS=50 POWER_DATA_SETS=0
 DATA_SETS ?= 1000
 POWER_DATA_SETS ?= 20
+JOBS ?= 1
+KEEP ?= .calibration
 calibrate: $(READY)
-	$(BIN)/python tests/statistics/calibrate.py --data-sets $(DATA_SETS) --power-data-sets $(POWER_DATA_SETS)
+	$(BIN)/python tests/statistics/calibrate.py --data-sets $(DATA_SETS) --power-data-sets $(POWER_DATA_SETS) \
+		--jobs $(JOBS) --keep $(KEEP)
 
 # Known vulnerabilities of the locked packages. Asks a service on the internet, so it is not part of the tests.
 audit: $(READY)

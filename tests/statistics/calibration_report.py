@@ -1,35 +1,57 @@
-"""The calibration as a page and a picture."""
+"""The calibration as a page."""
 
 from __future__ import annotations
 
 from datetime import date
 
 import numpy as np
-from matplotlib.figure import Figure
+from comparisons import ALPHA, CASES, N_LISTENERS
+from fits import N_PERMUTATIONS
+from made import TESTS
 from null_data import GENERATORS
-from power import N_SUBJECTS, Power
-from rates import ALPHA, CONFIDENCE, N_PERMUTATIONS, TESTS, Cell
+from power import N_SUBJECTS
+from rates import CONFIDENCE, Cell
 from scipy.stats import binom
+from strength import ASKED_EXCESS, LEAST_POWER, Power, asked_effect, strong_enough
 
 from tasks.eeg.nulls import CALIBRATED
 
-COLOURS = {"kept": "#1a6e8e", "broken": "#b5472f", "described": "#8a8a8a"}
-MEANINGS = {"kept": "must keep its level", "broken": "must exceed .5", "described": "described alone"}
+TEST_WORDS = {
+    "stimuli": "any condition, over stimuli",
+    "subjects": "any condition, over subjects",
+    "levels": "contrasts of noise levels",
+    "arms": "contrasts of arms",
+    "ends": "intermediate levels against an end",
+    "intermediate": "intermediate is best",
+    "choice": "the chosen level",
+    "clusters": "clusters of channels",
+}
+ASKS = (
+    ("stimuli", "both"),
+    ("subjects", ""),
+    ("levels", "levels claimed"),
+    ("arms", "arms claimed"),
+    ("ends", "ends claimed"),
+    ("intermediate", "best claimed"),
+    ("choice", ""),
+    ("clusters", ""),
+)
+"""Tests of conditions, each with the claim that rests on it; a choice of a level and clusters carry none."""
 
 
-def page(cells: list[Cell], seconds: float) -> str:
-    """``docs/results/calibration.md``."""
-    count = cells[0].count
+def page(cells: list[Cell], seconds: float, code: str) -> str:
+    """``docs/results/calibration.md``; `code` is the digest of the sources that made the p-values."""
+    count = max(cell.count for cell in cells)
     failed = [cell for cell in cells if not cell.ok]
     careful = [cell for cell in cells if cell.role == "kept" and cell.conservative]
     kept = [cell for cell in cells if cell.role == "kept"]
-    words = (
-        "Every cell does what is asked of it" if not failed else f"**{len(failed)} cells do not: {_listed(failed)}**"
-    )
+    shown = [cell for cell in cells if cell.role == "found"]
+    words = "Every cell does what is asked of it" if not failed else f"**Not as it must be: {_listed(failed)}**"
+    single = [cell for cell in cells if cell.generator not in CASES]
     return f"""# Do the EEG tests keep their level?
 
-`tests/statistics/calibrate.py`, {date.today()}: {count} data sets per row in which IC tells listeners nothing,
-{seconds / 60:.0f} min on one core. {words}. With so many data sets a cell fails from a rate of
+`tests/statistics/calibrate.py`, {date.today()}: {count} data sets per row in which there is nothing to find,
+{seconds / 60:.0f} min of one core. {words}. With so many data sets a cell fails from a rate of
 {_least(count, len(kept)):.3f} on.
 
 ![Rates of false positives with 99 % bounds, a row per generator and null distribution](calibration/rates.png)
@@ -45,26 +67,62 @@ corrected over channels.
   Kolmogorov-Smirnov test of the randomised p, adjusted likewise). A rate below .05 is no failure: it is marked *low*
   where its upper bound is below .05. A claim needs both tests on one channel, so it is always conservative.
 - The two known-bad cases (*broken*) must reject more than half of the time, in both tests: they show that the suite can
-  see a test that doesn't keep its level.
+  see a test that doesn't keep its level. So must tests of conditions where something is *there*
+  ({shown[0].count if shown else 0} data sets), or a test that never rejects would pass.
 - The rest is described. Where listeners share activity that nothing explains, the test over subjects alone says nothing
   about other stimuli: that is why a claim needs the test over stimuli too.
 
 ## The null distributions that may claim
 
-{_table([cell for cell in cells if cell.null in CALIBRATED])}
+{_table([cell for cell in single if cell.null in CALIBRATED])}
 Conservative beyond doubt: {_listed(careful) or "none"}.
-
+{_comparisons(cells)}
 ## Diagnostics, not calibrated
 
 The popular null distributions, and the sign-flip of delta_r without a null. None can carry a claim.
 
-{_table([cell for cell in cells if cell.null not in CALIBRATED])}
+{_table([cell for cell in single if cell.null not in CALIBRATED])}
 ## How it was run
 
-`python tests/statistics/calibrate.py --data-sets {count}`; the quick version, with fewer data sets and the cells that
-matter most, is part of `make test`. All numbers with their bounds and adjusted p:
-benchmarks/results/{date.today()}-calibration.jsonl.
+`make calibrate`, or `python tests/statistics/calibrate.py --data-sets {count}`, which keeps what it has in
+`.calibration` under a digest of the sources of tests and engine (here {code}) and goes on there after a kill; the quick
+version, with fewer data sets and the cells that matter most, is part of `make test`. All numbers with their bounds and
+adjusted p: benchmarks/results/{date.today()}-calibration.jsonl.
 """
+
+
+def _comparisons(cells: list[Cell]) -> str:
+    """The section about several conditions."""
+    by_place = {(cell.generator, cell.test): cell for cell in cells if cell.generator in CASES}
+    if not by_place:
+        return ""
+    text = f"""
+## Comparisons of conditions
+
+What stage `group` writes of {N_LISTENERS} listeners in several conditions under `residual_shift`. Contrasts, the choice
+of a level and clusters are tested by sign-flips over subjects, so they are about listeners and **these stimuli**: where
+IC of all levels follows one signal and each has errors of its own, some level's errors go with the signal by chance, on
+these stimuli and for all listeners{_told(by_place)}. A claim of a contrast needs a channel where IC is claimed to add
+something at all, by the test over stimuli too; that keeps its level where IC tells nothing, and says nothing of other
+stimuli where IC tells something.
+
+![Rates with 99 % bounds, a row per case and question](calibration/comparisons.png)
+
+| what is true | what is asked | the test | claimed |
+|---|---|---|---|
+"""
+    for name, case in CASES.items():
+        for test, claim in ASKS:
+            own = by_place.get((name, test)), by_place.get((name, claim))
+            if any(own):
+                text += f"| {name}: {case.words} | {TEST_WORDS[test]} | {_value(own[0])} | {_value(own[1])} |\n"
+    return text
+
+
+def _told(by_place: dict[tuple[str, str], Cell]) -> str:
+    """How often that happens."""
+    cell = by_place.get(("levels, one signal", "levels claimed"))
+    return "" if cell is None else f" (a contrast is claimed in {cell.rejections} of {cell.count} data sets)"
 
 
 def _least(count: int, n_cells: int) -> float:
@@ -80,10 +138,10 @@ def power_section(found: list[Power], material: str, channels: int, permutations
     text = f"""
 ## Power
 
-{N_SUBJECTS} simulated listeners of {channels} channels to {material}, {permutations} permutations, {found[0].count}
+{N_SUBJECTS} simulated listeners of {channels} channels to {material}, {permutations} permutations, {_counts(found)}
 data sets per effect. Listeners answer to a compressed envelope, to onsets, and to IC at the onsets; the planted effect
-is what r would gain from a perfectly known response. A claim needs both tests on one channel. Measured with
-`--power-data-sets {found[0].count} --channels {channels} --permutations {permutations}`;
+is what r would gain from a perfectly known response. A claim needs both tests on one channel. {_judged(found)} Measured
+with `--power-data-sets {found[0].count} --channels {channels} --permutations {permutations}`;
 `make calibrate` takes 20, 64 and 1000.
 
 | planted | mean excess delta_r | claims | power [99 % bounds] | over stimuli | over subjects |
@@ -94,6 +152,24 @@ is what r would gain from a perfectly known response. A claim needs both tests o
         text += f"| {own.effect:g} | {own.excess:.5f} | {own.claims} of {own.count} | {own.power:.2f} "
         text += f"[{low:.2f}, {high:.2f}] | {own.stimuli / own.count:.2f} | {own.subjects / own.count:.2f} |\n"
     return text
+
+
+def _counts(found: list[Power]) -> str:
+    """Data sets per effect, where a study that isn't complete has more at one than at another too."""
+    fewest, most = min(own.count for own in found), max(own.count for own in found)
+    return str(fewest) if fewest == most else f"{fewest} to {most}"
+
+
+def _judged(found: list[Power]) -> str:
+    """Whether power rises, and suffices at the excess that is asked."""
+    there = asked_effect(found)
+    if there is None:
+        return f"No effect has a mean excess delta_r of about {ASKED_EXCESS:g}, so power isn't judged."
+    word = "holds" if strong_enough(found) else "**does not hold**"
+    return (
+        f"Power must rise with the effect, and be {LEAST_POWER:g} or more at a mean excess delta_r of about "
+        f"{ASKED_EXCESS:g} (here {there.excess:.5f}: power {there.power:.2f}): that {word}."
+    )
 
 
 def _listed(cells: list[Cell]) -> str:
@@ -117,35 +193,6 @@ def _value(cell: Cell | None) -> str:
     text = f"{cell.rate:.3f}"
     if cell.role == "kept":
         return f"**{text}**" + (" low" if cell.conservative else "") + ("" if cell.ok else " FAILS")
-    return f"{text} (broken{'' if cell.ok else ', FAILS'})" if cell.role == "broken" else text
-
-
-def draw(cells: list[Cell]) -> Figure:
-    """Rates with their bounds: over stimuli and over subjects a panel each, coloured by what is asked of them."""
-    rows = list(dict.fromkeys((cell.generator, cell.null) for cell in cells))
-    place = {row: index for index, row in enumerate(rows)}
-    shaded = list(dict.fromkeys(generator for generator, _ in rows))[::2]
-    figure = Figure(figsize=(12, 1.4 + 0.17 * len(rows)))
-    axes = figure.subplots(1, len(TESTS), sharey=True)
-    for axis, test in zip(axes, TESTS, strict=True):
-        for (generator, _), y in place.items():
-            if generator in shaded:
-                axis.axhspan(y - 0.5, y + 0.5, color="#f2f2f2", lw=0)
-        for cell in (cell for cell in cells if cell.test == test):
-            y, colour = place[cell.generator, cell.null], COLOURS[cell.role]
-            axis.plot([cell.low, cell.high], [y, y], color=colour, lw=1.2)
-            axis.plot(cell.rate, y, "o" if cell.ok else "X", color=colour, ms=4 if cell.ok else 8)
-        axis.axvline(ALPHA, color="black", lw=0.7, ls=":")
-        axis.set_xscale("symlog", linthresh=0.1)
-        axis.set_xlim(0, 1)
-        axis.set_xticks([0, 0.05, 0.1, 0.2, 0.5, 1], ["0", ".05", ".1", ".2", ".5", "1"])
-        axis.set_title("both: the claim" if test == "both" else f"over {test}", fontsize=9)
-        axis.set_xlabel("rate of p ≤ .05", fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.grid(axis="x", lw=0.3)
-    axes[0].set_yticks(range(len(rows)), [f"{generator} · {null}" for generator, null in rows], fontsize=6.5)
-    axes[0].set_ylim(len(rows) - 0.5, -0.5)
-    handles = [axes[0].plot([], [], "o-", color=COLOURS[role], label=MEANINGS[role])[0] for role in COLOURS]
-    figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0.35 / figure.get_figheight(), 1, 1))
-    return figure
+    if cell.role == "described":
+        return text
+    return f"{text} ({'broken' if cell.role == 'broken' else 'there'}{'' if cell.ok else ', FAILS'})"

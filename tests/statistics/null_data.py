@@ -17,6 +17,9 @@ from tasks.seeds import numpy_stream
 
 Array = np.ndarray[Any, Any]
 RATE, N_SAMPLES, N_SUBJECTS, N_CHANNELS = 16, 320, 6, 2
+N_LAGS = 4
+"""Samples over which EEG responds."""
+
 PIECES = ("a", "b", "c", "d")
 
 
@@ -105,6 +108,10 @@ def follows_flux(own: Sound, chance: Array) -> Array:
     return own.flux / own.flux.std() + smooth(chance)
 
 
+def flux_at_onsets(own: Sound, chance: Array) -> Array:
+    return own.onsets * (own.flux / own.flux.std() + chance)
+
+
 def follows_loudness(own: Sound, chance: Array) -> Array:
     return own.onsets * (chance + own.loudness)
 
@@ -157,16 +164,51 @@ GENERATORS = {
     "five subjects": Generator(
         "as few subjects as can be tested", follows_flux, acoustics, acoustic_plus, n_subjects=5
     ),
+    "flux at onsets": Generator(
+        "IC at onsets follows the envelope's flux there", flux_at_onsets, acoustics, acoustic_plus, on_notes=True
+    ),
+    "shared activity, onsets": Generator(
+        "IC at onsets follows flux, and listeners share activity that nothing explains",
+        flux_at_onsets,
+        acoustics,
+        acoustic_plus,
+        shared=1.0,
+        on_notes=True,
+    ),
+    "repeated pieces, onsets": Generator(
+        "IC at onsets follows flux, each piece is heard twice",
+        flux_at_onsets,
+        acoustics,
+        acoustic_plus,
+        n_trials=2,
+        on_notes=True,
+    ),
+    "unequal lengths, onsets": Generator(
+        "IC at onsets follows flux, pieces of 15 to 28 s",
+        flux_at_onsets,
+        acoustics,
+        acoustic_plus,
+        lengths=(240, 280, 360, 448),
+        on_notes=True,
+    ),
+    "five subjects, onsets": Generator(
+        "IC at onsets follows flux, as few subjects as can be tested",
+        flux_at_onsets,
+        acoustics,
+        acoustic_plus,
+        n_subjects=5,
+        on_notes=True,
+    ),
 }
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Reduced features and notes per piece, IC, and EEG [subject][piece][trial] of shape (T, C)."""
+    """Reduced features and notes per piece, IC of each condition, and EEG [subject][piece][trial] of shape (T, C)."""
 
     reduced: dict[str, Array]
     counts: dict[str, Array]
-    regressor: Regressor
+    regressors: tuple[Regressor, ...]
     eeg: list[list[list[Array]]]
 
 
@@ -174,29 +216,46 @@ def data_set(name: str, number: int) -> DataSet:
     """Data set `number` of a generator."""
     made, random = GENERATORS[name], numpy_stream("calibration", name, number)
     sounds = {piece: sound(random, length) for piece, length in zip(PIECES, made.lengths, strict=True)}
-    ic = {piece: made.ic(own, random.normal(size=own.onsets.size))[:, None] for piece, own in sounds.items()}
+    ic = {piece: made.ic(own, random.normal(size=own.onsets.size)) for piece, own in sounds.items()}
     driving = standardised({piece: np.column_stack(made.heard(own)) for piece, own in sounds.items()})
     reduced = standardised({piece: np.column_stack(made.reduced(own)) for piece, own in sounds.items()})
-    values = {piece: own[:, 0] for piece, own in standardised(ic).items()}
-    regressor = Regressor(values, {piece: np.ones(own.size, dtype=bool) for piece, own in values.items()})
-    common = {piece: made.shared * noise(random, own.size) for piece, own in values.items()}
+    common = {piece: made.shared * noise(random, own.size) for piece, own in ic.items()}
     eeg = [respond(random, driving, common, made.n_trials) for _ in range(made.n_subjects)]
-    return DataSet(reduced, {piece: own.onsets.astype(np.int64) for piece, own in sounds.items()}, regressor, eeg)
+    return DataSet(reduced, onset_counts(sounds), (regressor(ic),), eeg)
 
 
-def noise(random: np.random.Generator, n_samples: int) -> Array:
-    return np.asarray(lfilter(np.hanning(5)[1:-1], [1.0], random.normal(size=(n_samples, N_CHANNELS)), axis=0))
+def regressor(ic: dict[str, Array]) -> Regressor:
+    """Standardised IC of a condition, present everywhere."""
+    values = {piece: own[:, 0] for piece, own in standardised({key: own[:, None] for key, own in ic.items()}).items()}
+    return Regressor(values, {piece: np.ones(own.size, dtype=bool) for piece, own in values.items()})
+
+
+def onset_counts(sounds: dict[str, Sound]) -> dict[str, Array]:
+    return {piece: own.onsets.astype(np.int64) for piece, own in sounds.items()}
+
+
+def noise(random: np.random.Generator, n_samples: int, n_channels: int = N_CHANNELS) -> Array:
+    return np.asarray(lfilter(np.hanning(5)[1:-1], [1.0], random.normal(size=(n_samples, n_channels)), axis=0))
 
 
 def respond(
-    random: np.random.Generator, driving: dict[str, Array], common: dict[str, Array], n_trials: int
+    random: np.random.Generator,
+    driving: dict[str, Array],
+    common: dict[str, Array],
+    n_trials: int = 1,
+    n_channels: int = N_CHANNELS,
 ) -> list[list[Array]]:
     """One listener's EEG: random kernels with a positive mean, what all listeners share, and noise of its own."""
-    kernels = 0.3 * (random.normal(size=(4, driving["a"].shape[1], N_CHANNELS)) + 1.0)
+    kernels = 0.3 * (random.normal(size=(N_LAGS, driving["a"].shape[1], n_channels)) + 1.0)
     eeg = []
     for piece, columns in driving.items():
         response = common[piece].copy()
-        for lag, kernel in enumerate(kernels):
-            response[lag:] += columns[: len(columns) - lag] @ kernel
-        eeg.append([response + noise(random, len(response)) for _ in range(n_trials)])
+        add_response(response, columns, kernels)
+        eeg.append([response + noise(random, len(response), n_channels) for _ in range(n_trials)])
     return eeg
+
+
+def add_response(response: Array, columns: Array, kernels: Array) -> None:
+    """Add what columns (T, F) evoke by kernels (lags, F, C) to a response (T, C)."""
+    for lag, kernel in enumerate(kernels):
+        response[lag:] += columns[: len(columns) - lag] @ kernel

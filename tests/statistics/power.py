@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from comparisons import ALPHA
+from fits import Setting, fit
 from null_data import DataSet, rise
-from rates import ALPHA, Setting, gains, rate_interval
 
 from tasks.alignment import impulses
 from tasks.audio.config import RenderConfig, SourceFile
@@ -45,28 +46,6 @@ class Melody:
 
     features: Array
     counts: Array
-
-
-@dataclass(frozen=True)
-class Power:
-    """Claims at one effect size; `excess` is the mean over data sets of excess delta_r, median over channels."""
-
-    effect: float
-    excess: float
-    count: int
-    claims: int
-    stimuli: int
-    subjects: int
-
-    @property
-    def power(self) -> float:
-        """Share of data sets with a claim."""
-        return self.claims / self.count
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """One-sided 99 % bounds of the power."""
-        return rate_interval(self.claims, self.count)
 
 
 def notes(folder: Path = BACH) -> tuple[str, list[Sequence[Any]]]:
@@ -116,7 +95,7 @@ def planted(material: Sequence[Melody], effect: float, number: int, n_channels: 
     counts = {str(place): own.counts for place, own in enumerate(material)}
     values = {key: own[:, 0] for key, own in ic.items()}
     return DataSet(
-        reduced, counts, Regressor(values, {key: np.ones(own.size, bool) for key, own in values.items()}), eeg
+        reduced, counts, (Regressor(values, {key: np.ones(own.size, bool) for key, own in values.items()}),), eeg
     )
 
 
@@ -144,29 +123,27 @@ def _listener(
     return [[trial] for trial in eeg]
 
 
-def power(
-    material: Sequence[Melody],
-    n_data_sets: int,
-    n_channels: int,
-    n_permutations: int,
-    effects: Sequence[float] = EFFECTS,
-) -> list[Power]:
-    """Claims at each effect, under the residual shift; noise and IC are the same at all effects."""
-    setting, found = Setting(LAGS, RATE, n_permutations), []
-    for effect in effects:
-        excess, hits = [], np.zeros(3, dtype=int)
-        for number in range(n_data_sets):
-            data = planted(material, effect, number, n_channels)
-            tests = group.run_tests(*gains(data, ("residual_shift",), number, setting)["residual_shift"], ALPHA)
-            assert tests.p is not None
-            assert tests.p_subject is not None
-            excess.append(float(np.median(tests.excess, axis=-1).mean()))
-            hits += [bool((p <= ALPHA).any()) for p in (tests.p, tests.p_stimulus, tests.p_subject)]
-        found.append(Power(effect, float(np.mean(excess)), n_data_sets, *hits.tolist()))
-    return found
+@dataclass(frozen=True)
+class Trial:
+    """One data set at one effect size: excess delta_r, median over channels, and what was significant anywhere.
+
+    `hits` are those of the claim, of the test over stimuli and of the test over subjects.
+    """
+
+    effect: float
+    number: int
+    excess: float
+    hits: tuple[bool, bool, bool]
 
 
-def strong_enough(found: Sequence[Power]) -> bool:
-    """Power rises with the effect, and is .8 or more wherever excess delta_r is .002 or more on average."""
-    shares = [own.power for own in found]
-    return shares == sorted(shares) and all(own.power >= 0.8 for own in found if own.excess >= 0.002)
+def trial(material: Sequence[Melody], effect: float, number: int, n_channels: int, n_permutations: int) -> Trial:
+    """Data set `number` at an effect, under the residual shift; noise and IC are the same at all effects."""
+    fitted = fit(
+        planted(material, effect, number, n_channels), ("residual_shift",), number, Setting(LAGS, RATE, n_permutations)
+    )
+    tests = group.run_tests(fitted.gain, fitted.null["residual_shift"], ALPHA)
+    assert tests.p is not None
+    assert tests.p_subject is not None
+    excess = float(np.median(tests.excess, axis=-1).mean())
+    claim, stimuli, subjects = (bool((p <= ALPHA).any()) for p in (tests.p, tests.p_stimulus, tests.p_subject))
+    return Trial(effect, number, excess, (claim, stimuli, subjects))

@@ -10,20 +10,40 @@ from typing import Any
 
 import numpy as np
 import pytest
+from comparisons import CASES, conditions_data, group_result
+from fits import fit
+from made import offered, p_values
 from null_data import GENERATORS, data_set
-from rates import Cell, gains, holm, judge, offered, p_values, rate_interval, role
+from rates import ASKED, STEPS, Cell, holm, judge, n_asked, rate_interval, role
 from scipy.stats import binom
 
 from tasks.eeg.nulls import CALIBRATED
 
 Array = np.ndarray[Any, Any]
-QUICK = ("flux", "onset values", "onsets unmodelled", "compressive, modelled", "shared activity", "unequal lengths")
-N_DATA_SETS, N_CONTROLS = 120, 30
+QUICK = {
+    "flux": 80,
+    "onset values": 80,
+    "flux at onsets": 50,
+    "onsets unmodelled": 80,
+    "compressive, modelled": 80,
+    "shared activity": 80,
+    "unequal lengths": 80,
+    "levels, nothing": 30,
+    "levels, equal": 30,
+    "arms, equal": 15,
+    "maps, nothing": 30,
+    "levels, different": 6,
+    "arms, different": 6,
+    "maps, different": 6,
+}
+"""Data sets of each."""
+
+N_CONTROLS = 30
 
 
 @pytest.fixture(scope="module")
 def cells() -> list[Cell]:
-    found = {name: p_values(name, offered(name), range(N_DATA_SETS)) for name in QUICK}
+    found = {name: p_values(name, offered(name), range(count)) for name, count in QUICK.items()}
     found["compressive, linear model"] = p_values("compressive, linear model", ("residual_shift",), range(N_CONTROLS))
     popular = p_values("onsets unmodelled", ("circular_shift",), range(N_CONTROLS))
     found["onsets unmodelled"] |= {key: p for key, p in popular.items() if key[0] == "circular_shift"}
@@ -32,13 +52,16 @@ def cells() -> list[Cell]:
 
 def test_every_test_keeps_its_level(cells: list[Cell]) -> None:
     kept = [cell for cell in cells if cell.role == "kept"]
+    single = [name for name in QUICK if name in GENERATORS and name != "onsets unmodelled"]
     assert {(cell.generator, cell.null) for cell in kept} >= {
-        *((name, "residual_shift") for name in QUICK if name != "onsets unmodelled"),
+        *((name, "residual_shift") for name in single),
         ("onset values", "onset_values"),
+        ("flux at onsets", "onset_values"),
         ("onsets unmodelled", "onset_values"),
     }
+    assert {cell.test for cell in kept} >= {"levels", "arms", "ends", "intermediate", "choice", "clusters"}
     assert [cell for cell in kept if not cell.ok] == []
-    assert sum(cell.rejections for cell in kept if cell.test != "both") > 0, "a test that never rejects proves nothing"
+    assert sum(cell.rejections for cell in kept if cell.test in STEPS) > 0, "a test that never rejects proves nothing"
 
 
 def test_known_bad_cases_reject_more_than_half(cells: list[Cell]) -> None:
@@ -49,6 +72,15 @@ def test_known_bad_cases_reject_more_than_half(cells: list[Cell]) -> None:
         for test in ("stimuli", "subjects")
     }
     assert [cell for cell in broken if cell.rate <= 0.5] == []
+
+
+def test_comparisons_find_what_is_there(cells: list[Cell]) -> None:
+    there = [cell for cell in cells if cell.role == "found"]
+    assert {cell.test for cell in there} == {
+        *("levels", "ends", "intermediate", "levels claimed", "ends claimed", "best claimed", "choice"),
+        *("arms", "arms claimed", "clusters"),
+    }
+    assert [cell for cell in there if not cell.ok] == []
 
 
 def test_raw_delta_r_hardly_ever_rejects(cells: list[Cell]) -> None:
@@ -75,6 +107,8 @@ def test_the_judge_sees_what_is_wrong() -> None:
     careful = made_up(np.ones(1000))
     assert (careful.ok, careful.conservative, careful.rate) == (True, True, 0.0)
     assert not made_up(np.ones(40), generator="compressive, linear model").ok, "a control that keeps its level"
+    assert not made_up(np.ones(40), generator="maps, different", test="clusters").ok, "a test that sees nothing"
+    assert judge({"maps, different": {("residual_shift", "arms"): np.ones(40)}}) == [], "what isn't asked is no cell"
 
 
 def test_bounds_and_adjustment_by_hand() -> None:
@@ -91,17 +125,40 @@ def test_data_sets_are_published_by_their_seeds() -> None:
         one, again, other = data_set(name, 3), data_set(name, 3), data_set(name, 4)
         piece = "c"
         np.testing.assert_array_equal(one.eeg[-1][2][-1], again.eeg[-1][2][-1])
-        assert not np.array_equal(one.regressor.values[piece], other.regressor.values[piece])
+        assert not np.array_equal(one.regressors[0].values[piece], other.regressors[0].values[piece])
         assert (len(one.eeg), len(one.eeg[0][2])) == (made.n_subjects, made.n_trials)
         assert tuple(len(values) for values in one.reduced.values()) == made.lengths
         assert role(name, "phase_scramble", "stimuli") == "described"
+
+
+def test_conditions_differ_and_gain_alike_where_they_must() -> None:
+    """Every level's IC is another series, and adds as much as any other, to most listeners and on average."""
+    data = conditions_data("levels, equal", 0)
+    assert len({regressor.values["a"].tobytes() for regressor in data.regressors}) == 6
+    fitted = [fit(conditions_data("levels, equal", number), ("residual_shift",), number) for number in range(6)]
+    excess = np.array([(own.gain - own.null["residual_shift"].mean(axis=1)).mean(axis=2) for own in fitted])
+    by_level = excess.mean(axis=(0, 1))
+    assert by_level.min() > 0.02
+    assert np.ptp(by_level) < 4 * excess.std() / np.sqrt(excess.shape[0] * excess.shape[1])
+    result = group_result("levels, equal", fitted[0])
+    assert {row["family"]: row["n_contrasts"] for row in result["contrasts"]} == {"levels": 15, "intermediate": 2}
+
+
+def test_everything_that_is_asked_is_known() -> None:
+    assert set(ASKED) == set(CASES)
+    assert (n_asked("levels, different", 1000), n_asked("levels, equal", 1000), n_asked("flux", 1000)) == (
+        200,
+        1000,
+        1000,
+    )
 
 
 def test_all_subjects_get_the_same_permutations() -> None:
     """A listener heard twice under two names has the same null distribution, bit for bit."""
     data = data_set("flux", 0)
     data.eeg[1] = data.eeg[0]
-    gain, null = gains(data, ("residual_shift",), 0)["residual_shift"]
+    fitted = fit(data, ("residual_shift",), 0)
+    gain, null = fitted.gain, fitted.null["residual_shift"]
     np.testing.assert_array_equal(null[0], null[1])
     np.testing.assert_array_equal(gain[0], gain[1])
     assert np.abs(null[0] - null[2]).max() > 1e-6
