@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tasks.eeg.lags import Design, Ints, lagged_rows
+from tasks.eeg.lags import Design, Ints
+from tasks.eeg.toeplitz import Windows, pairs, sums_over_time, windows_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -101,9 +102,9 @@ def reduced_sums(layout: Layout, design: Design) -> ReducedSums:
     totals = np.zeros((len(layout.pieces), n_columns))
     for piece, parts in enumerate(layout.parts):
         for part in parts:
-            columns = design[part.recording][: part.n_samples]
-            products[piece] += part.n_trials * (columns.T @ columns)
-            totals[piece] += part.n_trials * (np.ones(part.n_samples) @ columns)
+            columns = windows_of(design[part.recording], part.n_samples)
+            products[piece] += part.n_trials * pairs(columns, columns).reshape(n_columns, n_columns)
+            totals[piece] += part.n_trials * sums_over_time(columns).ravel()
     return ReducedSums(products, totals, layout.n_samples)
 
 
@@ -129,8 +130,9 @@ def response_sums(layout: Layout, design: Design, trials: Sequence[Sequence[Sequ
             total = heard[0] if len(heard) == 1 else np.add.reduce(heard)
             for trial in heard:
                 squares[piece] += np.einsum("tc,tc->c", trial, trial)
-            products[piece] += design[part.recording][: part.n_samples].T @ total
-            totals[piece] += np.ones(part.n_samples) @ total
+            columns = windows_of(design[part.recording], part.n_samples)
+            products[piece] += columns.times(total).reshape(n_columns, n_channels)
+            totals[piece] += np.einsum("tc->c", total)
             summed.append(total)
         series.append(tuple(summed))
     return ResponseSums(products, totals, squares, tuple(series))
@@ -169,11 +171,12 @@ def regressor_sums(
     crosses = [np.zeros((n_pieces, count * n_lags, response.totals.shape[1])) for response in responses]
     for piece, parts in enumerate(layout.parts):
         for index, part in enumerate(parts):
-            rows = lagged_rows(versions[part.recording], lags, part.n_samples)
-            stacked = rows.reshape(count, n_lags, part.n_samples)
-            reduced[piece] += part.n_trials * (rows @ design[part.recording][: part.n_samples])
-            products[piece] += part.n_trials * (stacked @ stacked.swapaxes(1, 2))
-            totals[piece] += part.n_trials * rows.sum(axis=1)
-            for cross, response in zip(crosses, responses, strict=True):
-                cross[piece] += rows @ response.series[piece][index]
+            columns = windows_of(design[part.recording], part.n_samples)
+            for k, series in enumerate(versions[part.recording]):
+                own, at = Windows(series[:, None], lags, part.n_samples), slice(k * n_lags, (k + 1) * n_lags)
+                reduced[piece, at] += part.n_trials * pairs(own, columns).reshape(n_lags, n_columns)
+                products[piece, k] += part.n_trials * pairs(own, own)[:, 0, :, 0]
+                totals[piece, at] += part.n_trials * sums_over_time(own)[:, 0]
+                for cross, response in zip(crosses, responses, strict=True):
+                    cross[piece, at] += own.times(response.series[piece][index])[:, 0]
     return RegressorSums(reduced, products, totals), crosses
