@@ -13,6 +13,7 @@ from tasks.contract import TaskError
 from tasks.eeg.lags import lagged
 from tasks.eeg.regressors import Flags, Regressor
 from tasks.eeg.shift_sums import Shifted
+from tasks.eeg.toeplitz import Windows, pairs, sums_over_time
 from tasks.seeds import numpy_stream
 
 Floats = npt.NDArray[np.float64]
@@ -51,10 +52,10 @@ class Explainer:
         columns = next(iter(reduced.values())).shape[1] * self._lags.size
         products, self._totals, self._n = np.zeros((columns, columns)), np.zeros(columns), 0
         for values in reduced.values():
-            design = lagged(values, self._lags)
-            products += design.T @ design
-            self._totals += design.sum(axis=0)
-            self._n += len(design)
+            design = Windows(values, self._lags, len(values))
+            products += pairs(design, design).reshape(columns, columns)
+            self._totals += sums_over_time(design).ravel()
+            self._n += len(values)
         products -= np.outer(self._totals, self._totals) / self._n
         self._factor = cho_factor(products + FIT_RIDGE * self._n * np.eye(columns))
 
@@ -62,7 +63,7 @@ class Explainer:
         """Fit and residual of `regressor`, whose recordings are those of the reduced features."""
         cross, total = np.zeros_like(self._totals), 0.0
         for key, values in self._reduced.items():
-            cross += lagged(values, self._lags).T @ regressor.values[key]
+            cross += Windows(values, self._lags, len(values)).times(regressor.values[key][:, None]).ravel()
             total += regressor.values[key].sum()
         weights = cho_solve(self._factor, cross - self._totals * (total / self._n))
         bias = (total - self._totals @ weights) / self._n

@@ -95,10 +95,36 @@ def pairs(left: Windows, right: Windows, masked: Iterable[tuple[int, int]] = ())
         result[:, :, 0] = across if left is right else left.times(right.first)
     for lag in range(1, left.lags.size):
         np.add(result[lag - 1, :, :-1], change[lag - 1, :, :-1], out=result[lag, :, 1:])
-    rows = _within(masked)
+    rows = within(masked)
     if rows.size:
         gone = left.rows(rows).reshape(rows.size, -1).T @ right.rows(rows).reshape(rows.size, -1)
         result -= gone.reshape(result.shape)
+    return result
+
+
+def along_diagonals(column: Floats, enters: Floats, leaves: Floats, right: Windows) -> Floats:
+    """Sums of pairs of lagged copies, of K series and `right`, from those against its first copy alone.
+
+    Parameters
+    ----------
+    column : ndarray, shape (K, L + M - 1, G)
+        At L lags, and at as many before them as `right` has after its first one.
+    enters, leaves : ndarray, shape (K, L + M - 1)
+        The same copies just before the first sample, and at the last one.
+    right : Windows
+        G series at M lags.
+
+    Returns
+    -------
+    ndarray, shape (K, L, M, G)
+    """
+    count, width, n_series = column.shape
+    n_other = right.lags.size
+    other_in, other_out = right.rows(np.array([-1, right.n_samples - 1]))
+    result = np.empty((count, width - n_other + 1, n_other, n_series))
+    for lag in range(n_other):
+        result[:, :, lag] = column[:, n_other - 1 - lag :]
+        column = column[:, :-1] + enters[:, lag:-1, None] * other_in[lag] - leaves[:, lag:-1, None] * other_out[lag]
     return result
 
 
@@ -107,7 +133,7 @@ def sums_over_time(windows: Windows, masked: Iterable[tuple[int, int]] = ()) -> 
     enters, leaves = windows.rows(np.array([-1, windows.n_samples - 1]))
     steps = np.concatenate([windows.first.sum(axis=0)[None], (enters - leaves)[:-1]])
     kept: Floats = np.cumsum(steps, axis=0)
-    rows = _within(masked)
+    rows = within(masked)
     return kept - windows.rows(rows).sum(axis=0) if rows.size else kept
 
 
@@ -118,5 +144,6 @@ def windows_of(design: Floats | Lagged, n_samples: int) -> Windows:
     return Windows(design, np.array([0]), n_samples)
 
 
-def _within(spans: Iterable[tuple[int, int]]) -> Ints:
+def within(spans: Iterable[tuple[int, int]]) -> Ints:
+    """The samples of some spans, each from the first to before the second."""
     return np.concatenate([np.arange(*span) for span in spans] or [np.arange(0)])
