@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tasks.eeg.lags import Design, Ints
+from tasks.eeg.lags import Design, Ints, lagged_rows
 from tasks.eeg.toeplitz import Windows, pairs, sums_over_time, windows_of
 
 Floats = npt.NDArray[np.float64]
@@ -152,7 +152,8 @@ def regressor_sums(
     layout : Layout
     design : mapping of recording to ndarray, shape (T, P)
     versions : mapping of recording to ndarray, shape (K, T)
-        As long as the recording; like the design they are lagged before parts take their first samples.
+        As long as the recording; like the design they are lagged before parts take their first samples. Of a single
+        version the sums follow along the diagonals (`tasks.eeg.toeplitz`); several are multiplied as one matrix.
     lags : ndarray of int64, shape (L,)
     responses : sequence of ResponseSums
         Subjects of this layout. Each is multiplied on its own, so its bits don't depend on the others.
@@ -171,12 +172,20 @@ def regressor_sums(
     crosses = [np.zeros((n_pieces, count * n_lags, response.totals.shape[1])) for response in responses]
     for piece, parts in enumerate(layout.parts):
         for index, part in enumerate(parts):
-            columns = windows_of(design[part.recording], part.n_samples)
-            for k, series in enumerate(versions[part.recording]):
-                own, at = Windows(series[:, None], lags, part.n_samples), slice(k * n_lags, (k + 1) * n_lags)
-                reduced[piece, at] += part.n_trials * pairs(own, columns).reshape(n_lags, n_columns)
-                products[piece, k] += part.n_trials * pairs(own, own)[:, 0, :, 0]
-                totals[piece, at] += part.n_trials * sums_over_time(own)[:, 0]
+            if count == 1:
+                columns = windows_of(design[part.recording], part.n_samples)
+                own = Windows(versions[part.recording].T, lags, part.n_samples)
+                reduced[piece] += part.n_trials * pairs(own, columns).reshape(n_lags, n_columns)
+                products[piece, 0] += part.n_trials * pairs(own, own)[:, 0, :, 0]
+                totals[piece] += part.n_trials * sums_over_time(own)[:, 0]
                 for cross, response in zip(crosses, responses, strict=True):
-                    cross[piece, at] += own.times(response.series[piece][index])[:, 0]
+                    cross[piece] += own.times(response.series[piece][index])[:, 0]
+                continue
+            rows = lagged_rows(versions[part.recording], lags, part.n_samples)
+            stacked = rows.reshape(count, n_lags, part.n_samples)
+            reduced[piece] += part.n_trials * (rows @ design[part.recording][: part.n_samples])
+            products[piece] += part.n_trials * (stacked @ stacked.swapaxes(1, 2))
+            totals[piece] += part.n_trials * rows.sum(axis=1)
+            for cross, response in zip(crosses, responses, strict=True):
+                cross[piece] += rows @ response.series[piece][index]
     return RegressorSums(reduced, products, totals), crosses
