@@ -144,7 +144,7 @@ def permuted(job: Job, count: int) -> list[Array]:
     for numbers in batches(0, count, 8 * LAGS.size * n_columns * len(job.ic)):
         versions = moved(split, SEED, whole_tiles(numbers), LAGS.size, SHIFT_MIN_S, RATE)
         sums = shift_sums(ready.layout, ready.design, versions, LAGS, own)
-        for parts, r in zip(found, permuted_r(ready.folds, *sums, ready.heard, False, Context()), strict=True):
+        for parts, r in zip(found, permuted_r(ready.folds, *sums, ready.heard, Context()), strict=True):
             parts.append(r)
         del sums
     return [np.concatenate(parts)[:count] for parts in found]

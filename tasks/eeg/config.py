@@ -116,11 +116,25 @@ class TrfConfig(Config):
     """Forward ridge TRF: lags in seconds, lambda relative to the number of training samples, folds by piece.
 
     `features` are one's own, by the names that models call them by.
+
+    `criterion` is what the inner folds choose lambda by: the mean r of the held-out pieces, or their mean squared error
+    (of the EEG in its units, each piece about its mean). `lambda_per` ``channel`` lets each channel choose, ``subject``
+    all of a subject's together. `lambda_ic` lists lambdas of IC's columns, each tried with each of `lambdas`, which are
+    the acoustic features' then (None: IC has theirs). `lambda_full` ``reduced`` gives the full model the lambda that
+    the reduced one chose in the same outer fold: no permutation has inner folds then, which is 10 to 30 times faster,
+    and lambda is the same with and without IC; ``own`` lets the full model and every permutation choose. `precision`
+    ``mixed`` computes outer folds in double and inner ones, which only rank lambdas, in single precision; ``float64``
+    all in double; ``float32`` all in single but the sums over time (r errs by about 1e-6).
     """
 
     lag_min_s: Lag = -0.05
     lag_max_s: Lag = 0.35
     lambdas: Annotated[tuple[Positive, ...], Distinct] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    lambda_ic: Annotated[tuple[Positive, ...], Distinct] | None = Field(None, json_schema_extra={"neutral": None})
+    lambda_per: Literal["subject", "channel"] = Field("subject", json_schema_extra={"neutral": "subject"})
+    lambda_full: Literal["own", "reduced"] = Field("own", json_schema_extra={"neutral": "own"})
+    criterion: Literal["correlation", "mse"] = Field("correlation", json_schema_extra={"neutral": "correlation"})
+    precision: Literal["mixed", "float64", "float32"] = Field("mixed", json_schema_extra={"neutral": "mixed"})
     models: Annotated[tuple[ModelConfig, ...], Field(min_length=1)] = (
         ModelConfig(reduced="acoustic_plus", regressor="onset", tested=True),
         ModelConfig(reduced="acoustic_plus", regressor="hold"),
@@ -152,6 +166,12 @@ class TrfConfig(Config):
         twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
         if twice is not None:
             raise ValueError(f"models: {twice} is given twice; each pair of reduced and regressor is allowed once")
+        return self
+
+    @model_validator(mode="after")
+    def _one_lambda_of_ic(self) -> TrfConfig:
+        if self.lambda_full == "reduced" and len(self.lambda_ic or ()) > 1:
+            raise ValueError("lambda_ic: with lambda_full reduced nothing is chosen for IC; give one value, or none")
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from tasks.audio.recording import recordings
 from tasks.config import Config
 from tasks.contract import Artefact, Cell, TaskError
 from tasks.eeg import masks
+from tasks.eeg.choosing import Choosing
 from tasks.eeg.config import TrfConfig
 from tasks.eeg.folds import Folds, Heard, make_folds, prepare
 from tasks.eeg.lags import Lagged, lag_samples
@@ -36,6 +37,13 @@ class FitConfig(Config):
     model: FitModel
     sample_rate_hz: int
     lambda_per: Literal["subject", "channel"] = "subject"
+
+    @property
+    def choosing(self) -> Choosing:
+        """How lambda is chosen."""
+        own = self.trf
+        alone = "channel" in (self.lambda_per, own.lambda_per)
+        return Choosing(alone, own.criterion, own.lambda_ic or (), own.lambda_full, own.precision)
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,8 @@ class Bench:
         layout = subject.layout
         if layout not in self._folds:
             lambdas = self.config.trf.lambdas
-            needed = 3 if len(lambdas) > 1 else 2
+            choosing = self.config.choosing
+            needed = 3 if max(len(lambdas), len(choosing.lambdas_ic)) > 1 else 2
             if len(layout.pieces) < needed:
                 raise TaskError(
                     f"{subject.name}: {len(layout.pieces)} piece(s) with EEG, features and IC "
@@ -178,7 +187,7 @@ class Bench:
                     + (" (one held out, two to choose lambda with)" if needed == 3 else " (one is held out)")
                     + "".join(f"; {reason}" for reason in subject.skipped[:3])
                 )
-            self._folds[layout] = make_folds(reduced_sums(layout, self.design), lambdas)
+            self._folds[layout] = make_folds(reduced_sums(layout, self.design), lambdas, choosing=choosing)
         return self._folds[layout]
 
     def heard(self, eeg: Artefact, subject: Subject) -> Heard:

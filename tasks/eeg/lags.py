@@ -73,10 +73,13 @@ class Lagged:
     ----------
     shape : tuple of int
         ``(T, L * F)``.
+    values, lags
+        As given.
     """
 
     def __init__(self, values: Floats, lags: Ints) -> None:
         n_samples, n_features = values.shape
+        self.values, self.lags = values, lags
         self.shape = (n_samples, n_features * lags.size)
         before, after = max(int(lags[-1]), 0), max(-int(lags[0]), 0)
         padded = np.pad(values, ((before, after), (0, 0)))[before - int(lags[-1]) :]

@@ -3,6 +3,10 @@
 Nothing is ever predicted: the correlation of a held-out piece follows from its own centred sums. A version of the
 regressor (a permutation) only adds the Schur complement of its L columns to the reduced block. The model trained
 without pieces i and j serves as the inner test of j within the outer fold i, and of i within j.
+
+Subjects share what concerns the stimuli alone and are otherwise fitted one after the other. Stacked as channels, five
+of them would be 1.1 to 1.25 times faster (benchmarks/trf_study.py, `stacking_gain`), and bits would depend on the
+company.
 """
 
 from __future__ import annotations
@@ -13,20 +17,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tasks.eeg.folds import Fold, Folds, Heard, Rotated, gains_of, in_precision, without
-from tasks.eeg.sufficient import RegressorSums, ResponseSums
+from tasks.eeg.choosing import correlation
+from tasks.eeg.elimination import Rows, Schur, against, centre, eliminate, in_bases
+from tasks.eeg.folds import Folds, Heard, Rotated, Stack
+from tasks.eeg.sufficient import RegressorSums
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-FLAT = 1e-18
-"""A prediction whose variance is below this share of the response's is constant: its correlation is 0."""
-
-SMALL = 7
-"""Matrices of this size are left to LAPACK."""
-
 TOGETHER = 20
 """Fits of so many versions and lambdas are made at once: few enough for the processor's cache."""
+
+WIDE = 70
+"""Training sets are fitted at once as long as they have no more fits than this together."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,11 @@ class Scores:
     ----------
     r : ndarray, shape (K, N, C)
     chosen : ndarray of int64, shape (K, N, 1) or (K, N, C)
-        Index of the lambda that the inner folds of each outer fold chose, for all channels or for each.
+        Index of the lambda that the inner folds of each outer fold chose, for all channels or for each. Where the
+        regressor has M lambdas of its own it is M times the reduced columns' index plus the regressor's.
     kernel : ndarray, shape (K, L, C)
-        Weights of the regressor's lags, mean over the outer folds; L = 0 where they weren't asked for.
+        Weights of the regressor's lags, mean over the outer folds; of the reduced model, weights of its P columns.
+        L = 0 where they weren't asked for.
     """
 
     r: Floats
@@ -47,123 +52,55 @@ class Scores:
     kernel: Floats
 
 
-def _correlation(covariance: Floats, variance: Floats, square: Floats) -> Floats:
-    """r from centred sums; a constant prediction and a flat channel have r = 0."""
-    usable = (variance > FLAT * square) & (square > 0)
-    scale = np.sqrt(np.where(usable, variance * square, 1.0))
-    return np.clip(np.where(usable, covariance / scale, 0.0), -1.0, 1.0)
+class _Fits:
+    """What is kept of one subject's fits until lambda is chosen: of every lambda, outer r and kernel and inner scores.
 
-
-def _choose(inner: Floats) -> Ints:
-    """First lambda with the best mean; `inner` is (lambdas, K, N outer, N inner, choosers), 0 where outer is inner."""
-    return np.asarray(inner.sum(axis=3).argmax(axis=0), dtype=np.int64)
-
-
-def reduced_scores(folds: Folds, heard: Heard, per_channel: bool = False) -> Scores:
-    """Nested scores of the reduced model alone (K = 1, L = 0).
-
-    The inner folds' criterion is the mean of r over the inner test pieces and, unless each channel chooses for itself
-    (`per_channel`), over the subject's channels.
+    Arrays begin with (lambdas * M, K, N).
     """
-    n_pieces, n_channels, n_lambdas = folds.n_pieces, heard.sums.totals.shape[1], len(folds.lambdas)
-    inner = np.zeros((n_lambdas, 1, n_pieces, n_pieces, n_channels if per_channel else 1))
-    outer = np.zeros((n_lambdas, 1, n_pieces, n_channels))
-    for fold, rotated in zip(folds.folds, heard.folds, strict=True):
-        for test, piece in enumerate(fold.held):
-            r = _correlation(*rotated.base[test], rotated.squares[test])
-            if len(fold.held) == 1:
-                outer[:, 0, piece] = r
+
+    def __init__(self, folds: Folds, heard: Heard, n_lambdas: int, count: int, n_rows: int) -> None:
+        self._folds, n_channels = folds, heard.sums.totals.shape[1]
+        shape = (n_lambdas, count, folds.n_pieces)
+        self._inner = np.zeros((*shape, folds.n_pieces, n_channels if folds.choosing.per_channel else 1))
+        self._outer = np.zeros((*shape, n_channels))
+        self._kernels = np.zeros((*shape, n_rows, n_channels))
+
+    def put(self, stack: Stack, rotated: Rotated, which: slice, moments: Sequence[tuple[Floats, Floats]]) -> None:
+        """Covariance and variance (J, lambdas * M, K, C) of each held-out piece's predictions."""
+        for test, (piece, (covariance, variance)) in enumerate(zip(stack.held.T, moments, strict=True)):
+            square = rotated.squares[test][:, None, None]
+            if stack.outer:
+                self._outer[which, :, piece] = np.moveaxis(correlation(covariance, variance, square), 0, 2)
             else:
-                inner[:, 0, fold.held[1 - test], piece] = _pooled(r, per_channel)
-    chosen = _choose(inner)
-    r = np.take_along_axis(outer, chosen[None], axis=0)[0]
-    return Scores(r, chosen, np.zeros((1, 0, n_channels)))
+                n_samples = self._folds.sums.n_samples[piece][:, None, None, None]
+                score = self._folds.choosing.score(covariance, variance, square, n_samples)
+                self._inner[which, :, stack.held[:, 1 - test], piece] = np.moveaxis(score, 0, 2)
+
+    def keep(self, stack: Stack, which: slice, kernel: Floats) -> None:
+        """Kernels (J, lambdas * M, K, L, C) of outer folds."""
+        self._kernels[which, :, stack.held[:, 0]] = np.moveaxis(kernel, 0, 2)
+
+    def scores(self, given: Ints | None = None) -> Scores:
+        """At the first lambda with the best mean over the inner test pieces, or at a given one."""
+        best = self._inner.sum(axis=3).argmax(axis=0)
+        chosen = best if given is None else np.broadcast_to(given, (len(best), *given.shape[1:]))
+        r = np.take_along_axis(self._outer, chosen[None], axis=0)[0]
+        kernel = np.take_along_axis(self._kernels, chosen[None, :, :, None], axis=0)[0].mean(axis=1)
+        return Scores(r, np.asarray(chosen, dtype=np.int64), kernel)
 
 
-@dataclass(frozen=True)
-class _Regressor:
-    """K versions of the regressor in the basis of one fold."""
-
-    train: Floats
-    tests: tuple[Floats, ...]
-    train_products: Floats
-    test_products: tuple[Floats, ...]
-
-
-def _rotate_regressor(folds: Folds, fold: Fold, regressor: RegressorSums) -> _Regressor:
-    sums = folds.sums
-    count, n_lags = regressor.products.shape[1:3]
-    totals = without(regressor.totals, fold.held)
-    train = without(regressor.reduced, fold.held) - np.outer(totals, fold.totals / fold.n_samples)
-    by_version = totals.reshape(count, n_lags)
-    products = without(regressor.products, fold.held) - by_version[:, :, None] * by_version[:, None, :] / fold.n_samples
-    tests, test_products = [], []
-    for i in fold.held:
-        own, n = regressor.totals[i], sums.n_samples[i]
-        rotated = (regressor.reduced[i] - np.outer(own, sums.totals[i] / n)) @ fold.vectors
-        tests.append(in_precision(fold.held, rotated))
-        own = own.reshape(count, n_lags)
-        centred = regressor.products[i] - own[:, :, None] * own[:, None, :] / n
-        test_products.append(in_precision(fold.held, centred))
-    train, products = in_precision(fold.held, train @ fold.vectors), in_precision(fold.held, products)
-    return _Regressor(train, tuple(tests), products, tuple(test_products))
-
-
-@dataclass(frozen=True)
-class _Schur:
-    """What some lambdas make of the regressor: `inverse` (lambdas, K, L, L) of the Schur complement, and for each
-    held-out piece the regressor's part that the reduced columns leave over (against the reduced columns, and among
-    itself)."""
-
-    inverse: Floats
-    left_over: tuple[Floats, ...]
-    left_over_products: tuple[Floats, ...]
-
-
-def _eliminate(fold: Fold, regressor: _Regressor, lambdas: Sequence[float]) -> _Schur:
-    count, n_lags = regressor.train_products.shape[:2]
-    shape = (len(lambdas), count, n_lags, -1)
-    weights = np.array(lambdas)[:, None, None, None] * fold.weight
-    ridge = in_precision(fold.held, weights * np.eye(n_lags))
-    explained = regressor.train * gains_of(fold, lambdas)[:, None]
-    versions = explained.reshape(shape)
-    schur = regressor.train_products - versions @ regressor.train.reshape(shape[1:]).swapaxes(1, 2)
-    left_over: list[Floats] = []
-    products: list[Floats] = []
-    for test, own in enumerate(regressor.tests):
-        left: Floats = own - explained @ fold.tests[test]
-        half: Floats = versions @ (0.5 * (own + left)).reshape(shape).swapaxes(2, 3)
-        left_over.append(left)
-        products.append(regressor.test_products[test] - half - half.swapaxes(2, 3))
-    return _Schur(_inverse(schur + ridge), tuple(left_over), tuple(products))
-
-
-def _inverse(matrices: Floats) -> Floats:
-    """Of symmetric positive definite matrices (..., L, L), by halves: for many small ones faster than LAPACK's."""
-    size = matrices.shape[-1]
-    if size <= SMALL:
-        return np.asarray(np.linalg.inv(matrices), dtype=matrices.dtype)
-    half = size // 2
-    beside = matrices[..., :half, half:]
-    first = _inverse(matrices[..., :half, :half])
-    across = first @ beside
-    last = _inverse(matrices[..., half:, half:] - beside.swapaxes(-1, -2) @ across)
-    corner = across @ last
-    result = np.empty_like(matrices)
-    result[..., :half, :half] = first + corner @ across.swapaxes(-1, -2)
-    result[..., :half, half:] = -corner
-    result[..., half:, :half] = -corner.swapaxes(-1, -2)
-    result[..., half:, half:] = last
-    return result
-
-
-def _cross(folds: Folds, fold: Fold, regressor: RegressorSums, response: ResponseSums, cross: Floats) -> list[Floats]:
-    """The regressor against the EEG, centred: of the training set, then of each held-out piece, shape (K * L, C)."""
-    totals, heard = without(regressor.totals, fold.held), without(response.totals, fold.held)
-    result = [without(cross, fold.held) - np.outer(totals, heard / fold.n_samples)]
-    for i in fold.held:
-        result.append(cross[i] - np.outer(regressor.totals[i], response.totals[i] / folds.sums.n_samples[i]))
-    return [in_precision(fold.held, part) for part in result]
+def reduced_scores(folds: Folds, heard: Heard, keep_kernel: bool = False) -> Scores:
+    """Nested scores of the reduced model alone (K = 1)."""
+    every = slice(None)
+    n_columns = folds.sums.totals.shape[1] if keep_kernel else 0
+    fits = _Fits(folds, heard, len(folds.lambdas), 1, n_columns)
+    for stack, rotated in zip(folds.stacks, heard.stacks, strict=True):
+        fits.put(stack, rotated, every, [(moments[0][:, :, None], moments[1][:, :, None]) for moments in rotated.base])
+        if stack.outer and keep_kernel:
+            n_channels = heard.sums.totals.shape[1]
+            weights = stack.gains(folds.lambdas)[..., None] * rotated.columns[:, None, :, :n_channels]
+            fits.keep(stack, every, (stack.vectors[:, None] @ weights)[:, :, None])
+    return fits.scores()
 
 
 def full_scores(
@@ -172,7 +109,7 @@ def full_scores(
     subjects: Sequence[Heard],
     crosses: Sequence[Floats],
     keep_kernel: bool = False,
-    per_channel: bool = False,
+    given: Sequence[Ints] | None = None,
 ) -> list[Scores]:
     """Nested scores of the full model, reduced columns plus the regressor's lags, for K versions and each subject.
 
@@ -189,70 +126,74 @@ def full_scores(
         The regressor against each subject's EEG.
     keep_kernel : bool
         Also return the kernels (K * N * L * C numbers per lambda until one is chosen).
-    per_channel : bool
-        Each channel chooses its own lambda.
+    given : sequence of ndarray of int64, shape (1, N, 1) or (1, N, C), optional
+        Lambda of each subject's outer folds, as `Scores.chosen`; nothing is chosen then, and no inner fold is fitted.
     """
     count, n_lags = regressor.products.shape[1:3]
-    shape = (len(folds.lambdas), count, folds.n_pieces)
-    channels = [heard.sums.totals.shape[1] for heard in subjects]
-    inner = [np.zeros((*shape, folds.n_pieces, n_channels if per_channel else 1)) for n_channels in channels]
-    outer = [np.zeros((*shape, n_channels)) for n_channels in channels]
-    kept = n_lags if keep_kernel else 0
-    kernels = [np.zeros((*shape, kept, n_channels)) for n_channels in channels]
-    together = max(1, TOGETHER // count)
-    for number, fold in enumerate(folds.folds):
-        rotated = _rotate_regressor(folds, fold, regressor)
-        products = [
-            _cross(folds, fold, regressor, heard.sums, cross) for heard, cross in zip(subjects, crosses, strict=True)
-        ]
-        for start in range(0, len(folds.lambdas), together):
-            which = slice(start, start + together)
-            schur = _eliminate(fold, rotated, folds.lambdas[which])
-            for subject, heard in enumerate(subjects):
-                kernel, scores = _score(folds, fold, rotated, schur, heard.folds[number], products[subject], which)
-                if len(fold.held) == 1:
-                    outer[subject][which, :, fold.held[0]] = scores[0]
-                    kernels[subject][which, :, fold.held[0]] = kernel[:, :, :kept]
-                else:
-                    first, second = fold.held
-                    inner[subject][which, :, second, first] = _pooled(scores[0], per_channel)
-                    inner[subject][which, :, first, second] = _pooled(scores[1], per_channel)
-    return [_chosen_scores(*arrays) for arrays in zip(inner, outer, kernels, strict=True)]
+    own_lambdas = folds.choosing.pairs(folds.lambdas)
+    n_lambdas, n_own = own_lambdas.shape
+    rows_kept = n_lags if keep_kernel else 0
+    fits = [_Fits(folds, heard, own_lambdas.size, count, rows_kept) for heard in subjects]
+    centred = centre(folds, regressor)
+    together = 1 if given is not None else max(1, TOGETHER // (count * n_own))
+    wide = max(1, WIDE // (count * own_lambdas.size))
+    for number, whole in enumerate(folds.stacks):
+        if given is not None and not whole.outer:
+            continue
+        for first in range(0, len(whole.held), wide):
+            chosen = slice(first, first + wide)
+            stack = whole.part(chosen)
+            rows = in_bases(stack, centred)
+            heard = [subject.stacks[number].part(chosen) for subject in subjects]
+            with_eeg = [
+                against(stack, centred, cross, subject.sums, folds.sums.n_samples)
+                for subject, cross in zip(subjects, crosses, strict=True)
+            ]
+            for start in range(0, n_lambdas, together):
+                which = slice(start, start + together)
+                wanted = [place for place in range(len(subjects)) if _wants(given, place, stack, start)]
+                if not wanted:
+                    continue
+                schur = eliminate(stack, rows, folds.lambdas[which], own_lambdas[which])
+                flat = slice(start * n_own, (start + together) * n_own)
+                for place in wanted:
+                    kernel, moments = _fit(folds, stack, rows, schur, heard[place], with_eeg[place], which)
+                    fits[place].put(stack, heard[place], flat, moments)
+                    if stack.outer and keep_kernel:
+                        fits[place].keep(stack, flat, kernel)
+    return [own.scores(None if given is None else given[place]) for place, own in enumerate(fits)]
 
 
-def _pooled(r: Floats, per_channel: bool) -> Floats:
-    return r if per_channel else r.mean(axis=-1, keepdims=True)
+def _wants(given: Sequence[Ints] | None, place: int, stack: Stack, number: int) -> bool:
+    return given is None or bool((given[place][0, stack.held[:, 0]] == number).any())
 
 
-def _score(
+def _fit(
     folds: Folds,
-    fold: Fold,
-    regressor: _Regressor,
-    schur: _Schur,
+    stack: Stack,
+    rows: Rows,
+    schur: Schur,
     heard: Rotated,
-    products: list[Floats],
+    with_eeg: Floats,
     which: slice,
-) -> tuple[Floats, list[Floats]]:
-    """Kernels (lambdas, K, L, C) of the fits at some lambdas, and r (lambdas, K, C) of each held-out piece."""
-    shape = (*schur.inverse.shape[:3], -1)
-    gains = gains_of(fold, folds.lambdas[which])[:, :, None]
-    weights = gains * heard.train
-    unexplained = products[0] - regressor.train @ weights
-    kernel = schur.inverse @ unexplained.reshape(shape)
-    weights *= 2
-    scores = []
-    for test, (covariance, variance) in enumerate(heard.base):
-        with_eeg = (products[1 + test] - regressor.train @ (gains * heard.tests[test])).reshape(shape)
-        with_rest = schur.left_over_products[test] @ kernel
-        with_rest += (schur.left_over[test] @ weights).reshape(shape)
-        more_covariance = covariance[which, None] + np.einsum("pklc,pklc->pkc", kernel, with_eeg)
-        more_variance = variance[which, None] + np.einsum("pklc,pklc->pkc", kernel, with_rest)
-        scores.append(_correlation(more_covariance, more_variance, heard.squares[test]))
-    return kernel, scores
-
-
-def _chosen_scores(inner: Floats, outer: Floats, kernels: Floats) -> Scores:
-    chosen = _choose(inner)
-    r = np.take_along_axis(outer, chosen[None], axis=0)[0]
-    kernel = np.take_along_axis(kernels, chosen[None, :, :, None], axis=0)[0].mean(axis=1)
-    return Scores(r, chosen, kernel)
+) -> tuple[Floats, list[tuple[Floats, Floats]]]:
+    """Kernels (J, lambdas * M, K, L, C) of the fits at some lambdas, and for each held-out piece covariance and
+    variance (J, lambdas * M, K, C) of the predictions."""
+    n_sets, n_lambdas, n_own, count, n_lags = schur.inverse.shape[:5]
+    n_channels = heard.squares[0].shape[1]
+    by_version = (n_sets, n_lambdas, 1, count, n_lags, -1)
+    weights = stack.gains(folds.lambdas[which])[..., None] * heard.columns[:, None]
+    left = (with_eeg[:, None] - rows.train[:, None] @ weights).reshape(by_version)
+    kernel = schur.inverse @ left[..., :n_channels]
+    weights = 2 * weights[..., :n_channels]
+    moments = []
+    for test, base in enumerate(heard.base):
+        own = left[..., (1 + test) * n_channels : (2 + test) * n_channels]
+        with_rest = schur.left_over_products[test][:, :, None] @ kernel
+        with_rest += (schur.left_over[test] @ weights).reshape(by_version)
+        covariance, variance = (moment[:, which, None, None] for moment in base)
+        covariance = covariance + np.einsum("jpmklc,jpmklc->jpmkc", kernel, own)
+        variance = variance + np.einsum("jpmklc,jpmklc->jpmkc", kernel, with_rest)
+        flat = (n_sets, n_lambdas * n_own, count, n_channels)
+        moments.append((covariance.reshape(flat), variance.reshape(flat)))
+    return kernel.reshape(n_sets, n_lambdas * n_own, count, n_lags, n_channels), moments

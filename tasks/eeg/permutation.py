@@ -70,8 +70,9 @@ def null_delta_r(
 ) -> list[Floats]:
     """delta_r of every permutation, mean over pieces, shape (count, channels), for each subject of one layout."""
     layout, heard = group[0].subject.layout, [listening.heard for listening in group]
-    n_lags, alone = bench.lags.size, config.lambda_per == "channel"
-    reduced = [reduced_scores(folds, own, alone).r[0].mean(axis=0) for own in heard]
+    n_lags, alone = bench.lags.size, [reduced_scores(folds, own) for own in heard]
+    reduced = [scores.r[0].mean(axis=0) for scores in alone]
+    given = [scores.chosen for scores in alone] if folds.choosing.full == "reduced" else None
     n_columns = folds.sums.totals.shape[1] + n_lags + sum(own.sums.totals.shape[1] for own in heard)
     found: list[list[Floats]] = [[] for _ in group]
     for numbers in batches(config.first, config.count, 8 * n_lags * n_columns * len(layout.pieces)):
@@ -81,7 +82,7 @@ def null_delta_r(
         else:
             sums = regressor_sums(layout, bench.design, draw(whole), bench.lags, responses)
         wanted = slice(numbers.start - whole.start, numbers.stop - whole.start)
-        for place, r in enumerate(permuted_r(folds, *sums, heard, alone, context)):
+        for place, r in enumerate(permuted_r(folds, *sums, heard, context, given)):
             found[place].append(r[wanted].mean(axis=1) - reduced[place])
         del sums
     return [np.concatenate(parts) for parts in found]

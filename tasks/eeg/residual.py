@@ -17,6 +17,7 @@ from tasks.eeg.masks import Spans
 from tasks.eeg.regressors import Flags, Regressor
 from tasks.eeg.shift_sums import Shifted, Stretches
 from tasks.eeg.stretches import Stretch, between, stretches
+from tasks.eeg.toeplitz import Windows, pairs, sums_over_time
 from tasks.seeds import numpy_stream
 
 Floats = npt.NDArray[np.float64]
@@ -55,10 +56,10 @@ class Explainer:
         columns = next(iter(reduced.values())).shape[1] * self._lags.size
         self._products, totals, n = np.zeros((columns, columns)), np.zeros(columns), 0
         for values in reduced.values():
-            design = lagged(values, self._lags)
-            self._products += design.T @ design
-            totals += design.sum(axis=0)
-            n += len(design)
+            design = Windows(values, self._lags, len(values))
+            self._products += pairs(design, design).reshape(columns, columns)
+            totals += sums_over_time(design).ravel()
+            n += len(values)
         self._whole = _equations(self._products, totals, n)
 
     def split(self, regressor: Regressor) -> Split:
@@ -67,7 +68,7 @@ class Explainer:
         cross, total = np.zeros_like(totals), 0.0
         for key, values in self._reduced.items():
             own = masks.silenced(regressor.values[key], regressor.missing.get(key, ()))
-            cross += lagged(values, self._lags).T @ own
+            cross += Windows(values, self._lags, len(values)).times(own[:, None]).ravel()
             total += own.sum()
         weights = cho_solve(factor, cross - totals * (total / n))
         bias = (total - totals @ weights) / n

@@ -7,7 +7,7 @@ one by one. So the cost of a shift depends on the number of lags, not on the len
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from tasks.eeg import masks
 from tasks.eeg.lags import Design, Ints, lagged_rows
 from tasks.eeg.masks import Spans
 from tasks.eeg.sufficient import Layout, Part, RegressorSums, ResponseSums
+from tasks.eeg.toeplitz import Windows, along_diagonals, pairs, windows_of, within
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,6 +52,16 @@ class Shifted:
         rolled = self.residual[(np.arange(size) - self.shifts[:, None]) % size]
         values = np.tile(self.fit, (self.shifts.size, 1))
         values[:, self.first : self.first + size] += rolled
+        return values
+
+    def at(self, times: Ints, with_fit: bool = True) -> Floats:
+        """The versions at some samples of any shape, shape (K, ...), 0 beyond the ends; or their residuals."""
+        where, whole = times - self.first, self.fit.size
+        shifts = self.shifts.reshape(-1, *(1 for _ in where.shape))
+        values: Floats = self.residual[(where - shifts) % self.residual.size]
+        values *= (where >= 0) & (where < self.residual.size)
+        if with_fit:
+            values += np.where((times >= 0) & (times < whole), self.fit[np.clip(times, 0, whole - 1)], 0.0)
         return values
 
     @property
@@ -132,12 +143,12 @@ def shift_sums(
             _need_masks(versions[part.recording], lags, part)
             heard = [response.series[piece][index] for response in responses]
             into = [cross[piece] for cross in crosses]
-            columns = masks.silenced(design[part.recording][: part.n_samples], part.masked)
             for own in versions[part.recording].stretches:
                 if _beyond(own, lags, part).size > n_lags:
+                    columns = masks.silenced(design[part.recording][: part.n_samples], part.masked)
                     _add_slowly(sums, piece, part, own, lags, columns, into, heard)
                 else:
-                    _add(sums, piece, part, own, lags, columns, into, heard)
+                    _add(sums, piece, part, own, lags, windows_of(design[part.recording], part.n_samples), into, heard)
     return sums, crosses
 
 
@@ -183,26 +194,46 @@ def _add(
     part: Part,
     own: Shifted,
     lags: Ints,
-    columns: Floats,
+    design: Windows,
     into: Sequence[Floats],
     heard: Sequence[Floats],
 ) -> None:
-    fit = lagged_rows(own.fit[None], lags, part.n_samples, part.masked)
+    fit = Windows(own.fit[:, None], lags, part.n_samples)
     correlate = _Correlation(own, lags, part.n_samples)
     ones = masks.silenced(np.ones((part.n_samples, 1)), part.masked)
     for of, values, times in (
-        (sums.reduced[piece], columns, part.n_trials),
         (sums.totals[piece, :, None], ones, part.n_trials),
         *((cross, values, 1) for cross, values in zip(into, heard, strict=True)),
     ):
         against = correlate(values)
-        against += fit @ values
+        against += fit.times(values)[:, 0]
         against *= times
         of += against.reshape(of.shape)
-    mixed = correlate(fit.T)
-    sums.products[piece] += part.n_trials * (
-        fit @ fit.T + mixed + mixed.swapaxes(1, 2) + _residual_products(own, lags, part)
-    )
+    reduced = against_copies(own, lags, design, masked=part.masked)
+    sums.reduced[piece] += part.n_trials * reduced.reshape(sums.reduced[piece].shape)
+    mixed = against_copies(own, lags, fit, with_fit=False, masked=part.masked)[..., 0]
+    among = pairs(fit, fit, part.masked)[:, 0, :, 0]
+    sums.products[piece] += part.n_trials * (among + mixed + mixed.swapaxes(1, 2) + _residual_products(own, lags, part))
+
+
+def against_copies(
+    own: Shifted, lags: Ints, right: Windows, with_fit: bool = True, masked: Iterable[tuple[int, int]] = ()
+) -> Floats:
+    """Sums of the versions, or of their residuals, times lagged copies of other series, shape (K, L, M, G).
+
+    Only the first copies are transformed: the others follow along the diagonals. `masked` samples don't count.
+    """
+    wide = np.arange(int(lags[0]) - right.lags.size + 1, int(lags[-1]) + 1)
+    column = _Correlation(own, wide, right.n_samples)(right.first)
+    if with_fit:
+        column += Windows(own.fit[:, None], wide, right.n_samples).times(right.first)[:, 0]
+    enters, leaves = own.at(-1 - wide, with_fit), own.at(right.n_samples - 1 - wide, with_fit)
+    result = along_diagonals(column, enters, leaves, right)
+    rows = within(masked)
+    if rows.size:
+        gone = own.at(rows - lags[:, None], with_fit) @ right.rows(rows).reshape(rows.size, -1)
+        result -= gone.reshape(result.shape)
+    return result
 
 
 class _Correlation:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tasks.eeg import masks
 from tasks.eeg.lags import Design, Ints, lagged_rows
 from tasks.eeg.masks import Spans
+from tasks.eeg.toeplitz import Windows, pairs, sums_over_time, windows_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -116,9 +117,9 @@ def reduced_sums(layout: Layout, design: Design) -> ReducedSums:
     totals = np.zeros((len(layout.pieces), n_columns))
     for piece, parts in enumerate(layout.parts):
         for part in parts:
-            columns = masks.silenced(design[part.recording][: part.n_samples], part.masked)
-            products[piece] += part.n_trials * (columns.T @ columns)
-            totals[piece] += part.n_trials * (np.ones(part.n_samples) @ columns)
+            columns = windows_of(design[part.recording], part.n_samples)
+            products[piece] += part.n_trials * pairs(columns, columns, part.masked).reshape(n_columns, n_columns)
+            totals[piece] += part.n_trials * sums_over_time(columns, part.masked).ravel()
     return ReducedSums(products, totals, layout.n_samples)
 
 
@@ -145,8 +146,9 @@ def response_sums(layout: Layout, design: Design, trials: Sequence[Sequence[Sequ
             total = heard[0] if len(heard) == 1 else np.add.reduce(heard)
             for trial in heard:
                 squares[piece] += np.einsum("tc,tc->c", trial, trial)
-            products[piece] += design[part.recording][: part.n_samples].T @ total
-            totals[piece] += np.ones(part.n_samples) @ total
+            columns = windows_of(design[part.recording], part.n_samples)
+            products[piece] += columns.times(total).reshape(n_columns, n_channels)
+            totals[piece] += np.einsum("tc->c", total)
             summed.append(total)
         series.append(tuple(summed))
     return ResponseSums(products, totals, squares, tuple(series))
@@ -166,7 +168,8 @@ def regressor_sums(
     layout : Layout
     design : mapping of recording to ndarray, shape (T, P)
     versions : mapping of recording to ndarray, shape (K, T)
-        As long as the recording; like the design they are lagged before parts take their first samples.
+        As long as the recording; like the design they are lagged before parts take their first samples. Of a single
+        version the sums follow along the diagonals (`tasks.eeg.toeplitz`); several are multiplied as one matrix.
     lags : ndarray of int64, shape (L,)
     responses : sequence of ResponseSums
         Subjects of this layout. Each is multiplied on its own, so its bits don't depend on the others.
@@ -185,6 +188,15 @@ def regressor_sums(
     crosses = [np.zeros((n_pieces, count * n_lags, response.totals.shape[1])) for response in responses]
     for piece, parts in enumerate(layout.parts):
         for index, part in enumerate(parts):
+            if count == 1:
+                columns = windows_of(design[part.recording], part.n_samples)
+                own = Windows(versions[part.recording].T, lags, part.n_samples)
+                reduced[piece] += part.n_trials * pairs(own, columns, part.masked).reshape(n_lags, n_columns)
+                products[piece, 0] += part.n_trials * pairs(own, own, part.masked)[:, 0, :, 0]
+                totals[piece] += part.n_trials * sums_over_time(own, part.masked)[:, 0]
+                for cross, response in zip(crosses, responses, strict=True):
+                    cross[piece] += own.times(response.series[piece][index])[:, 0]
+                continue
             rows = lagged_rows(versions[part.recording], lags, part.n_samples, part.masked)
             stacked = rows.reshape(count, n_lags, part.n_samples)
             reduced[piece] += part.n_trials * (rows @ design[part.recording][: part.n_samples])

@@ -17,6 +17,7 @@ from tasks.eeg.nested import full_scores
 from tasks.eeg.sufficient import RegressorSums
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 TILE = 10
 """Permutations of a tile."""
@@ -41,10 +42,12 @@ def permuted_r(
     sums: RegressorSums,
     crosses: Sequence[Floats],
     heard: Sequence[Heard],
-    per_channel: bool,
     context: Context,
+    given: Sequence[Ints] | None = None,
 ) -> list[Floats]:
     """r of the full model, shape (K, pieces, channels), for K versions of whole tiles and each subject.
+
+    `given` is as in `full_scores`.
 
     Raises
     ------
@@ -55,6 +58,6 @@ def permuted_r(
     for tile, against in tiles(sums, crosses):
         if context.should_stop():
             raise Stopped
-        for parts, scores in zip(found, full_scores(folds, tile, heard, against, per_channel=per_channel), strict=True):
+        for parts, scores in zip(found, full_scores(folds, tile, heard, against, given=given), strict=True):
             parts.append(scores.r)
     return [np.concatenate(parts) for parts in found]

@@ -1,8 +1,9 @@
 """Stage `trf`: how much better IC predicts held-out EEG than the acoustic features do alone.
 
 Forward ridge regression of every EEG channel on lagged features (Crosse et al. 2016, doi 10.3389/fnhum.2016.00604),
-leave-one-piece-out, with lambda chosen by a second leave-one-piece-out inside the training pieces. The criterion is the
-mean r over the subject's channels; the reduced and the full model choose for themselves.
+leave-one-piece-out, with lambda chosen by a second leave-one-piece-out inside the training pieces. By default the
+criterion is the mean r over the subject's channels, and the reduced and the full model choose for themselves;
+`tasks.eeg.config.TrfConfig` has the other ways.
 """
 
 from __future__ import annotations
@@ -35,20 +36,24 @@ def fit(bench: Bench, regressor: Regressor, folds: Folds, group: Sequence[Listen
     versions = {key: values[None] for key, values in regressor.values.items()}
     layout, heard = group[0].subject.layout, [listening.heard for listening in group]
     sums, crosses = regressor_sums(layout, bench.design, versions, bench.lags, [h.sums for h in heard])
-    alone = bench.config.lambda_per == "channel"
-    full = full_scores(folds, sums, heard, crosses, keep_kernel=True, per_channel=alone)
-    return [(reduced_scores(folds, own, alone), scores) for own, scores in zip(heard, full, strict=True)]
+    reduced = [reduced_scores(folds, own, keep_kernel=True) for own in heard]
+    given = [scores.chosen for scores in reduced] if folds.choosing.full == "reduced" else None
+    full = full_scores(folds, sums, heard, crosses, keep_kernel=True, given=given)
+    return list(zip(reduced, full, strict=True))
 
 
-def edge_share(full: Scores, reduced: Scores, n_lambdas: int) -> float:
+def edge_share(full: Scores, reduced: Scores, n_lambdas: int, n_own: int = 1) -> float:
     """Share of outer folds in which either model's lambda is the first or the last of several.
 
-    A large share says that the grid is too narrow, and one model may have been held back by it.
+    A large share says that the grid is too narrow, and one model may have been held back by it. Of `n_own` lambdas that
+    IC has for itself the same is asked.
     """
-    if n_lambdas == 1:
-        return 0.0
-    at_edge = [(scores.chosen[0] == 0) | (scores.chosen[0] == n_lambdas - 1) for scores in (full, reduced)]
-    return float((at_edge[0] | at_edge[1]).mean())
+    at_edge = _at_edge(full.chosen[0] // n_own, n_lambdas) | _at_edge(reduced.chosen[0], n_lambdas)
+    return float((at_edge | _at_edge(full.chosen[0] % n_own, n_own)).mean())
+
+
+def _at_edge(chosen: npt.NDArray[np.int64], n_lambdas: int) -> npt.NDArray[np.bool_]:
+    return np.isin(chosen, (0, n_lambdas - 1)) if n_lambdas > 1 else np.zeros(chosen.shape, dtype=np.bool_)
 
 
 def _named(lambdas: Sequence[float], chosen: npt.NDArray[np.int64]) -> list[Any]:
@@ -59,11 +64,13 @@ def _named(lambdas: Sequence[float], chosen: npt.NDArray[np.int64]) -> list[Any]
 
 def _write(bench: Bench, listening: Listening, reduced: Scores, full: Scores) -> dict[str, Any]:
     r_full, r_reduced = full.r[0], reduced.r[0]
-    rate, lambdas = bench.config.sample_rate_hz, bench.config.trf.lambdas
+    rate, lambdas, of_ic = bench.config.sample_rate_hz, bench.config.trf.lambdas, bench.config.trf.lambda_ic or ()
+    n_own, n_channels = max(1, len(of_ic)), r_full.shape[1]
     arrays = {
         "r_full": np.ascontiguousarray(r_full),
         "r_reduced": np.ascontiguousarray(r_reduced),
         "kernel": np.ascontiguousarray(full.kernel[0]),
+        "kernel_reduced": np.ascontiguousarray(reduced.kernel[0]).reshape(bench.lags.size, -1, n_channels),
         "lags_s": bench.lags / rate,
     }
     save_file(arrays, listening.cell.out_dir / "trf.safetensors")
@@ -71,9 +78,11 @@ def _write(bench: Bench, listening: Listening, reduced: Scores, full: Scores) ->
         "subject": listening.subject.name,
         "pieces": listening.subject.layout.pieces,
         "channels": listening.subject.channels,
-        "lambda_full": _named(lambdas, full.chosen[0]),
+        "lambda_full": _named(lambdas, full.chosen[0] // n_own),
         "lambda_reduced": _named(lambdas, reduced.chosen[0]),
     }
+    if of_ic:
+        table["lambda_ic"] = _named(of_ic, full.chosen[0] % n_own)
     layout, skipped = listening.subject.layout, listening.subject.skipped
     if layout.masked:
         table["masked"] = layout.masked
@@ -85,8 +94,8 @@ def _write(bench: Bench, listening: Listening, reduced: Scores, full: Scores) ->
         "r_full": float(r_full.mean()),
         "r_reduced": float(r_reduced.mean()),
         "n_pieces": r_full.shape[0],
-        "n_channels": r_full.shape[1],
-        "lambda_edge_share": edge_share(full, reduced, len(lambdas)),
+        "n_channels": n_channels,
+        "lambda_edge_share": edge_share(full, reduced, len(lambdas), n_own),
         **({"skipped": list(skipped)} if skipped else {}),
     }
 
@@ -95,9 +104,11 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     """Stage `trf`: one (subject, variant, noise level, model) per cell.
 
     Writes ``trf.safetensors`` ("r_full", "r_reduced" (pieces, channels); "kernel" (lags, channels), weights of IC in
-    EEG units per standard deviation, mean over folds; "lags_s" (lags,)) and ``trf.json``. Pieces are in alphabetical
-    order; the r of a piece is that of its repetitions together. Rows that bad segments or gaps in IC take are in
-    ``masked`` of trf.json, half-open ranges of samples by piece and recording; it is absent where there are none.
+    EEG units per standard deviation, mean over folds; "kernel_reduced" (lags, features, channels), the same of the
+    acoustic features in the reduced model; "lags_s" (lags,)) and ``trf.json`` (pieces, channels, and the lambdas of
+    each outer fold). Pieces are in alphabetical order; the r of a piece is that of its repetitions together. Rows that
+    bad segments or gaps in IC take are in ``masked`` of trf.json, half-open ranges of samples by piece and recording;
+    it is absent where there are none.
 
     Parameters
     ----------

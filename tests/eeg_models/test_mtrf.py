@@ -50,7 +50,7 @@ def test_permutations_equal_mtrfpys_refits(lambdas: tuple[float, ...]) -> None:
     response = response_sums(layout, design, [[[part]] for part in eeg])
     folds = make_folds(reduced_sums(layout, design), lambdas, mtrf_penalty(layout, RATE))
     sums, crosses = shift_sums(layout, design, versions, LAGS, [response])
-    [r] = permuted_r(folds, sums, crosses, [prepare(folds, response)], False, Context())
+    [r] = permuted_r(folds, sums, crosses, [prepare(folds, response)], Context())
     series = {name: own.series() for name, own in versions.items()}
     for number in (0, TILE - 1):
         stimuli = [np.column_stack([sound[name], series[name][number]]) for name in NAMES]

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.eeg.lags import lagged
-from tasks.eeg.shift_sums import Shifted, shift_sums
+from tasks.eeg.lags import Lagged, lagged
+from tasks.eeg.shift_sums import Shifted, against_copies, shift_sums
 from tasks.eeg.sufficient import Layout, Part, ResponseSums, regressor_sums, response_sums
 from tasks.eeg.tiles import TILE, tiles, whole_tiles
+from tasks.eeg.toeplitz import windows_of
 
 Array = np.ndarray[Any, Any]
 LAYOUT = Layout(("one", "two"), ((Part("a", 211, 1), Part("a", 205, 2)), (Part("b", 240, 2),)))
@@ -20,10 +21,10 @@ LENGTHS = {"a": 211, "b": 240}
 
 def world(
     lags: Array, layout: Layout, first: int, last: int, n_versions: int = 7
-) -> tuple[dict[str, Array], dict[str, Shifted], list[ResponseSums]]:
+) -> tuple[dict[str, Lagged], dict[str, Shifted], list[ResponseSums]]:
     """Design, versions with a regressor from sample `first` to `last` before the end, and two subjects."""
     random = np.random.default_rng(11)
-    design = {key: lagged(random.normal(size=(n, 2)), lags) for key, n in LENGTHS.items()}
+    design = {key: Lagged(random.normal(size=(n, 2)), lags) for key, n in LENGTHS.items()}
     versions = {}
     for key, n in LENGTHS.items():
         fit = np.zeros(n)
@@ -47,12 +48,27 @@ def test_equal_to_the_sums_of_the_series(layout: Layout, first: int, last: int, 
     lags = np.arange(*window)
     design, versions, responses = world(lags, layout, first, last)
     series = {key: own.series() for key, own in versions.items()}
-    slow, slow_crosses = regressor_sums(layout, design, series, lags, responses)
+    columns = {key: own[:] for key, own in design.items()}
+    slow, slow_crosses = regressor_sums(layout, columns, series, lags, responses)
     fast, crosses = shift_sums(layout, design, versions, lags, responses)
     for name in ("reduced", "products", "totals"):
         np.testing.assert_allclose(getattr(fast, name), getattr(slow, name), atol=1e-11)
     for own, other in zip(crosses, slow_crosses, strict=True):
         np.testing.assert_allclose(own, other, atol=1e-11)
+
+
+@pytest.mark.parametrize("with_fit", [True, False], ids=["versions", "residuals"])
+def test_masked_samples_do_not_count(with_fit: bool) -> None:
+    lags = np.arange(-2, 4)
+    design, versions, _ = world(lags, LAYOUT, 3, 2)
+    own, rows = versions["a"], np.ones(205, dtype=bool)
+    rows[[0, 1, 90, 204]] = False
+    spans = [(0, 2), (90, 91), (204, 205)]
+    found = against_copies(own, lags, windows_of(design["a"], 205), with_fit, spans)
+    series = own.series() if with_fit else own.series() - own.fit
+    for version, block in zip(series, found, strict=True):
+        expected = lagged(version[:, None], lags)[:205][rows].T @ design["a"][:205][rows]
+        np.testing.assert_allclose(block.reshape(lags.size, -1), expected, atol=1e-11)
 
 
 def test_the_company_changes_no_bit() -> None:

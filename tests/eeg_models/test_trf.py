@@ -18,6 +18,7 @@ from safetensors.numpy import load
 
 from tasks.alignment import note_ic
 from tasks.contract import Context, TaskError
+from tasks.eeg.choosing import Choosing
 from tasks.eeg.conventions import mtrf_lags, mtrf_lambda, mtrf_penalty
 from tasks.eeg.folds import make_folds, prepare
 from tasks.eeg.lags import Lagged, lag_samples, lagged, lagged_rows
@@ -329,14 +330,15 @@ def test_a_channel_that_chooses_its_own_lambda_is_a_listener_alone() -> None:
     ic = {name: random.normal(size=(1, 200)) for name in names}
     design = {name: lagged(values, lags) for name, values in sound.items()}
     eeg = [random.normal(size=(200, 3)) + [[4.0, 1.0, 0.0]] * sound[name][:, :1] for name in names]
-    folds = make_folds(reduced_sums(layout, design), [1e-3, 1e-1, 10.0, 1e3])
 
     def scores(channels: slice, per_channel: bool) -> tuple[Scores, Scores]:
+        lambdas, choosing = [1e-3, 1e-1, 10.0, 1e3], Choosing(per_channel=per_channel)
+        folds = make_folds(reduced_sums(layout, design), lambdas, choosing=choosing)
         response = response_sums(layout, design, [[[part[:, channels]]] for part in eeg])
         heard = prepare(folds, response)
         sums, crosses = regressor_sums(layout, design, ic, lags, [response])
-        full = full_scores(folds, sums, [heard], crosses, keep_kernel=True, per_channel=per_channel)[0]
-        return full, reduced_scores(folds, heard, per_channel)
+        full = full_scores(folds, sums, [heard], crosses, keep_kernel=True)[0]
+        return full, reduced_scores(folds, heard, keep_kernel=True)
 
     together = scores(slice(0, 3), per_channel=True)
     assert any(len(set(chosen)) > 1 for chosen in together[0].chosen[0])

@@ -60,10 +60,10 @@ GOLDEN: dict[str, str] = {
     "reconstruction": "554920ceb2b2",
     "eeg": "d5ef0a632e64",
     "features": "f5475c55af2b",
-    "trf": "e5e8addb65c4",
-    "permutations": "5b7db71da224",
-    "canaries": "78d1878b4e14",
-    "group": "bac1394a000a",
+    "trf": "a2f1795f6a9d",
+    "permutations": "b8615a65e334",
+    "canaries": "b80367712f73",
+    "group": "e4aec20e1ff3",
 }
 
 
