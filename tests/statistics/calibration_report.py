@@ -53,9 +53,9 @@ def page(cells: list[Cell], seconds: float, code: str) -> str:
     single = [cell for cell in cells if cell.generator not in CASES]
     return f"""# Do the EEG tests keep their level?
 
-`tests/statistics/calibrate.py`, {date.today()}: {count} data sets per row in which there is nothing to find{_so_far(count)},
-{seconds / 60:.0f} min of one core. {words}. With so many data sets a cell fails from a rate of
-{_least(count, len(kept)):.3f} on.
+`tests/statistics/calibrate.py`, {date.today()}: {count} data sets per row in which there is nothing to find,
+{seconds / 60:.0f} min of one core{_so_far(count)}. {words}. With so many data sets a cell fails
+from a rate of {_least(count, len(kept)):.3f} on.
 
 ![Rates of false positives with 99 % bounds, a row per generator and null distribution](calibration/rates.png)
 
