@@ -16,6 +16,9 @@ from strength import ASKED_EXCESS, LEAST_POWER, Power, asked_effect, strong_enou
 
 from tasks.eeg.nulls import CALIBRATED
 
+FULL = 1000
+"""Data sets per row of `make calibrate`."""
+
 TEST_WORDS = {
     "stimuli": "any condition, over stimuli",
     "subjects": "any condition, over subjects",
@@ -51,8 +54,8 @@ def page(cells: list[Cell], seconds: float, code: str) -> str:
     return f"""# Do the EEG tests keep their level?
 
 `tests/statistics/calibrate.py`, {date.today()}: {count} data sets per row in which there is nothing to find,
-{seconds / 60:.0f} min of one core. {words}. With so many data sets a cell fails from a rate of
-{_least(count, len(kept)):.3f} on.
+{seconds / 60:.0f} min of one core{_so_far(count)}. {words}. With so many data sets a cell fails
+from a rate of {_least(count, len(kept)):.3f} on.
 
 ![Rates of false positives with 99 % bounds, a row per generator and null distribution](calibration/rates.png)
 
@@ -85,10 +88,14 @@ The popular null distributions, and the sign-flip of delta_r without a null. Non
 ## How it was run
 
 `make calibrate`, or `python tests/statistics/calibrate.py --data-sets {count}`, which keeps what it has in
-`.calibration` under a digest of the sources of tests and engine (here {code}) and goes on there after a kill; the quick
-version, with fewer data sets and the cells that matter most, is part of `make test`. All numbers with their bounds and
-adjusted p: benchmarks/results/{date.today()}-calibration.jsonl.
+`.calibration` under a digest of the sources of tests and engine (here {code}) and goes on there after a kill; the
+quick version, with fewer data sets and the cells that matter most, is part of `make test`. All numbers with their
+bounds and adjusted p: benchmarks/results/{date.today()}-calibration.jsonl.
 """
+
+
+def _so_far(count: int) -> str:
+    return "" if count >= FULL else f" (the full calibration has {FULL})"
 
 
 def _comparisons(cells: list[Cell]) -> str:
@@ -140,8 +147,9 @@ def power_section(found: list[Power], material: str, channels: int, permutations
 
 {N_SUBJECTS} simulated listeners of {channels} channels to {material}, {permutations} permutations, {_counts(found)}
 data sets per effect. Listeners answer to a compressed envelope, to onsets, and to IC at the onsets; the planted effect
-is what r would gain from a perfectly known response. A claim needs both tests on one channel. {_judged(found)} Measured
-with `--power-data-sets {found[0].count} --channels {channels} --permutations {permutations}`;
+is what r would gain from a perfectly known response. A claim needs both tests on one channel.
+{_judged(found)}
+Measured with `--power-data-sets {found[0].count} --channels {channels} --permutations {permutations}`;
 `make calibrate` takes 20, 64 and 1000.
 
 | planted | mean excess delta_r | claims | power [99 % bounds] | over stimuli | over subjects |
