@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from tasks.eeg.regressors import FitModel, Regressor, read_regressor
 from tasks.eeg.sufficient import Layout, Part, reduced_sums, response_sums
 
 Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
 
 
 class FitConfig(Config):
@@ -48,15 +49,16 @@ class FitConfig(Config):
 
 @dataclass(frozen=True)
 class Subject:
-    """One subject's usable trials: `trials[piece][part]` lists arrays of shape (T of the part, C).
+    """One subject's usable trials: `trials[piece][part]` lists arrays of shape (T of the part, C), as they are stored.
 
+    `Bench.heard` forgets them once they are summed: they are most of the memory that a group of subjects takes.
     `skipped` says what isn't used, and why.
     """
 
     name: str
     channels: tuple[str, ...]
     layout: Layout
-    trials: tuple[tuple[tuple[Floats, ...], ...], ...]
+    trials: tuple[tuple[tuple[Floats | Singles, ...], ...], ...]
     skipped: tuple[str, ...] = ()
 
 
@@ -100,12 +102,12 @@ def read_subject(
     if described["sample_rate_hz"] != rate:
         raise TaskError(f"{described['subject']}: EEG at {described['sample_rate_hz']} Hz, the TRF wants {rate} Hz")
     arrays = load(eeg.read_bytes("eeg.safetensors"))
-    heard: dict[str, dict[tuple[str, int, Spans], list[Floats]]] = {}
+    heard: dict[str, dict[tuple[str, int, Spans], list[Floats | Singles]]] = {}
     skipped = []
     for trial in sorted(described["trials"], key=lambda entry: (entry["recording"], entry["repetition"])):
         recording = trial["recording"]
         if recording in lengths:
-            data = arrays[trial["key"]][: lengths[recording]].astype(np.float64)
+            data = arrays[trial["key"]][: lengths[recording]]
             masked = masks.merged((*trial.get("masks", ()), *gaps.get(recording, ())), len(data))
             if (reason := _too_little(len(data), masks.count(masked), n_lags)) is not None:
                 named = f"{described['subject']}, {pieces[recording]}"
@@ -196,6 +198,8 @@ class Bench:
         if key not in self._heard:
             folds = self.folds(subject)
             self._heard[key] = prepare(folds, response_sums(subject.layout, self.design, subject.trials))
+            known = next(name for name, own in self._subjects.items() if own is subject)
+            self._subjects[known] = replace(subject, trials=())
         return self._heard[key]
 
 
@@ -242,9 +246,9 @@ def by_layout(
     for cell in cells:
         try:
             eeg = cell.input("eeg")
+            heard = bench.heard(eeg, bench.subject(eeg, regressor))
             subject = bench.subject(eeg, regressor)
-            bench.folds(subject)
-            groups.setdefault(subject.layout, []).append(Listening(cell, subject, bench.heard(eeg, subject)))
+            groups.setdefault(subject.layout, []).append(Listening(cell, subject, heard))
         except TaskError as error:
             failed[cell.signature] = str(error)
     for group in groups.values():

@@ -19,6 +19,7 @@ from tasks.eeg.masks import Spans
 from tasks.eeg.toeplitz import Windows, pairs, sums_over_time, windows_of
 
 Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,9 @@ def reduced_sums(layout: Layout, design: Design) -> ReducedSums:
     return ReducedSums(products, totals, layout.n_samples)
 
 
-def response_sums(layout: Layout, design: Design, trials: Sequence[Sequence[Sequence[Floats]]]) -> ResponseSums:
+def response_sums(
+    layout: Layout, design: Design, trials: Sequence[Sequence[Sequence[Floats | Singles]]]
+) -> ResponseSums:
     """One subject's sums.
 
     Parameters
@@ -142,7 +145,7 @@ def response_sums(layout: Layout, design: Design, trials: Sequence[Sequence[Sequ
     for piece, parts in enumerate(layout.parts):
         summed = []
         for part, whole in zip(parts, trials[piece], strict=True):
-            heard = [masks.silenced(trial, part.masked) for trial in whole]
+            heard = [masks.silenced(trial.astype(np.float64), part.masked) for trial in whole]
             total = heard[0] if len(heard) == 1 else np.add.reduce(heard)
             for trial in heard:
                 squares[piece] += np.einsum("tc,tc->c", trial, trial)

@@ -21,6 +21,7 @@ from tasks.contract import Context, TaskError
 from tasks.eeg.choosing import Choosing
 from tasks.eeg.conventions import mtrf_lags, mtrf_lambda, mtrf_penalty
 from tasks.eeg.folds import make_folds, prepare
+from tasks.eeg.jobs import Bench, by_layout
 from tasks.eeg.lags import Lagged, lag_samples, lagged, lagged_rows
 from tasks.eeg.nested import Scores, full_scores, reduced_scores
 from tasks.eeg.sufficient import Layout, Part, reduced_sums, regressor_sums, response_sums
@@ -347,3 +348,14 @@ def test_a_channel_that_chooses_its_own_lambda_is_a_listener_alone() -> None:
             assert np.array_equal(one.chosen[:, :, channel], alone.chosen[:, :, 0])
             np.testing.assert_allclose(one.r[:, :, channel], alone.r[:, :, 0], atol=1e-12)
             np.testing.assert_allclose(one.kernel[:, :, channel], alone.kernel[:, :, 0], atol=1e-12)
+
+
+def test_trials_are_forgotten_once_they_are_summed(tmp_path: Path) -> None:
+    """What is kept of a subject is its sums: a task with many subjects would else hold all of their trials."""
+    world = World()
+    cell = world.cell(tmp_path, "trf", world.eeg("S01"), 0.3, world.config())
+    bench = Bench(cell, world.fit_config())
+    regressor = bench.regressor(cell.input("surprisal"))
+    [(_, [listening])] = by_layout(bench, regressor, [cell], {})
+    assert (listening.subject.trials, bench.subject(cell.input("eeg"), regressor).trials) == ((), ())
+    assert listening.heard.sums.squares.min() > 0
