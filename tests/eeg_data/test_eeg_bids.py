@@ -238,9 +238,13 @@ def test_meg_goes_without_reference() -> None:
         ValueError, match=r"bids\.sensor_type: mag is MEG, which has no reference: preprocessing.reference"
     ):
         EegConfig(bids=bids)
-    plain = PreprocessingConfig.model_construct(
-        reference="none", **PreprocessingConfig().model_dump(exclude={"reference"})
-    )
+    plain = PreprocessingConfig(reference="none")
     assert EegConfig(bids=bids, preprocessing=plain).bids == bids
+    with pytest.raises(
+        ValueError, match=r"preprocessing\.bad_channels\.against: neighbours are those of EEG electrodes"
+    ):
+        EegConfig(
+            bids=bids, preprocessing=PreprocessingConfig(reference="none", bad_channels={"against": "neighbours"})
+        )
     with pytest.raises(ValueError, match="simulation, cnd, raw, bids: exactly one of them"):
         EegConfig()
