@@ -141,9 +141,11 @@ def cleaning(configs: Sequence[Mapping[str, Any]]) -> str:
     configs : sequence of mapping
         Those of the cells of the stage `eeg`; the first one is told.
     """
-    keys = next((config["preprocessing"] for config in configs if "preprocessing" in config), None)
-    if keys is None:
+    first = next((config for config in configs if "preprocessing" in config), None)
+    if first is None:
         return ""
+    keys, source = first["preprocessing"], first.get("bids") or first.get("raw") or {}
+    meg = source.get("sensor_type", "eeg") != "eeg"
     try:
         found = PreprocessingConfig.of_signed(keys)
     except ValidationError:  # written by a newer version
@@ -156,7 +158,8 @@ def cleaning(configs: Sequence[Mapping[str, Any]]) -> str:
     text = (
         f"Filters are zero-phase Butterworth, order {found.order} on each side ({when}); channels whose SD differs by "
         f"more than a factor of {found.bad_channel_std_ratio:g} from the median of {whom[found.bad_channels.against]}, "
-        f"judged per {found.bad_channels.per}, were interpolated by spherical splines where positions are known"
+        f"judged per {found.bad_channels.per}, were "
+        + ("left out of all trials" if meg else "interpolated by spherical splines where positions are known")
     )
     if found.ica is not None:
         text += f"; components of ICA ({found.ica.method}) with |r| > {found.ica.threshold:g} to the EOG were removed"

@@ -136,7 +136,7 @@ def deviant(deviations: Floats, known: Bools, sensors: Sensors, config: Preproce
     if config.bad_channels.against == "neighbours":
         if sensors.positions is None:
             raise TaskError(
-                "which channels are neighbours is unknown, because their positions are; use "
+                "which channels are neighbours is unknown, because their positions are, or they are those of MEG; use "
                 "preprocessing.bad_channels.against: all"
             )
         usual = _of_neighbours(deviations, known, sensors.positions, config.bad_channels.n_neighbours)

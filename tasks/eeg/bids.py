@@ -165,8 +165,11 @@ def heard(
         if onset_s < ends_s.get(name, -math.inf):
             still[name] += 1
             continue
-        ends_s[name] = onset_s + (stimulus.duration_s if stimulus else duration_s or 0.0)
         lasted_s = duration_s if duration_s is not None and duration_s > 0 else None
+        ours_s = 0.0
+        if stimulus is not None:  # of a part of what was heard: until where the part ends, or by the row even longer
+            ours_s = stimulus.start_sample / stimulus.sample_rate_hz + stimulus.duration_s
+        ends_s[name] = onset_s + max(ours_s, lasted_s or 0.0)
         what = stimulus.id if stimulus else name
         found.append(Presentation(file=recording.name, recording=what, onset_s=onset_s, duration_s=lasted_s))
     if not found:

@@ -70,12 +70,12 @@ def spearman_brown(rho: Floats, n: int | npt.NDArray[np.int64]) -> Floats:
     return np.asarray(n * known / (1 + (n - 1) * known), dtype=np.float64)
 
 
-def _used(trials: Sequence[Mapping[str, Any]], rate: float) -> npt.NDArray[np.bool_]:
-    """Samples that lie in no bad span of any repetition."""
+def _used(trials: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.bool_]:
+    """Samples that are masked in no repetition, as the models mask them."""
     used = np.ones(min(int(trial["n_samples"]) for trial in trials), dtype=bool)
     for trial in trials:
-        for from_s, to_s, _ in trial.get("bad_spans") or ():
-            used[max(0, int(np.floor(from_s * rate))) : max(0, int(np.ceil(to_s * rate)))] = False
+        for first, stop in trial.get("masks", ()):
+            used[first:stop] = False
     return used
 
 
@@ -96,11 +96,9 @@ def read_presentations(eeg: Artefact) -> Presentations | None:
         heard.setdefault(str(trial["recording"]), []).append(trial)
     if not heard:
         return None
-    arrays, rate = load(eeg.read_bytes("eeg.safetensors")), float(described["sample_rate_hz"])
+    arrays = load(eeg.read_bytes("eeg.safetensors"))
     data = {piece: [arrays[trial["key"]] for trial in trials] for piece, trials in heard.items()}
-    return Presentations(
-        tuple(described["channels"]), data, {piece: _used(trials, rate) for piece, trials in heard.items()}
-    )
+    return Presentations(tuple(described["channels"]), data, {piece: _used(own) for piece, own in heard.items()})
 
 
 def reliability(own: Presentations) -> Reliability | None:

@@ -265,6 +265,10 @@ class EegConfig(Config):
                 f"{name}.sensor_type: {source.sensor_type} is MEG, which has no reference: preprocessing.reference "
                 f"must be none, and it is {reference}"
             )
+        if source is not None and source.sensor_type != "eeg" and self.preprocessing.bad_channels.against != "all":
+            raise ValueError(
+                "preprocessing.bad_channels.against: neighbours are those of EEG electrodes; of MEG use all"
+            )
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,9 @@ import numpy as np
 from tasks.eeg.matlab import cells_of
 from tasks.eeg.trials import Floats
 
+NO_MASTOIDS = ("eog", "ecg", "ekg", "emg", "gsr", "eda", "resp", "puls", "plet", "temp", "trig", "stim", "audio")
+"""Words in names and descriptions of channels that are something else than a reference."""
+
 
 @dataclass(frozen=True)
 class ExternalGroup:
@@ -58,14 +61,18 @@ def mastoid_channels(groups: Sequence[ExternalGroup]) -> tuple[ExternalGroup, li
     """The group and the two channels of it that are the mastoids.
 
     They are those of a group that is described so, or those that are named so; where there are none, the first two of
-    the first group, eye movements left aside.
+    the first group, what is called by something else (eyes, heart, muscles ...) left aside.
     """
     by_group = [(group, list(range(len(group.names)))) for group in groups if "mast" in group.description.lower()]
     by_name = [(group, [k for k, name in enumerate(group.names) if _is_mastoid(name)]) for group in groups]
-    first = [(group, [k for k in range(len(group.names)) if not group.says("eog", k)]) for group in groups]
+    first = [(group, [k for k in range(len(group.names)) if not _is_other(group, k)]) for group in groups]
     within = [(group, [k for k in channels if _is_mastoid(group.names[k])] or channels) for group, channels in by_group]
     found = [(group, channels[:2]) for group, channels in (*within, *by_name, *first) if channels]
     return found[0] if found else None
+
+
+def _is_other(group: ExternalGroup, channel: int) -> bool:
+    return any(group.says(word, channel) for word in NO_MASTOIDS)
 
 
 def _is_mastoid(name: str) -> bool:

@@ -118,8 +118,12 @@ def n_samples_of(trial: Trial, rate: int) -> int:
             f"the EEG ends {missing_s:.2f} s before {trial.recording} does "
             f"({heard / trial.sample_rate_hz:.2f} s of {trial.duration_s:.2f} s; up to {SHORTER_BY_MAX_S} s is allowed)"
         )
-    exact = Fraction(min(trial.duration_s, heard / trial.sample_rate_hz)).limit_denominator(10**7)
-    return int(exact * rate)
+    return whole_samples(min(trial.duration_s, heard / trial.sample_rate_hz), rate)
+
+
+def whole_samples(duration_s: float, rate: int) -> int:
+    """Samples at `rate` that fit in a duration: .29 s at 100 Hz are 29, not the 28 of its nearest float."""
+    return int(Fraction(duration_s).limit_denominator(10**7) * rate)
 
 
 def in_band(data: Floats, trial: Trial, config: PreprocessingConfig) -> Floats:

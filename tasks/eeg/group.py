@@ -194,8 +194,20 @@ def _positions(table: Table, eeg: Mapping[str, Mapping[str, Any]]) -> list[list[
     return [spots[name] for name in table.channels]
 
 
-def _ceiling(table: Table, result: Mapping[str, Any], eeg: Mapping[str, Artefact]) -> dict[str, Any]:
-    """The noise ceiling, and what the full model of the condition with the largest excess reaches of it."""
+def _by_subject(described: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """What is said of each subject's EEG; where it is there in several bands, all channels removed in any of them."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for one in described:
+        before = found.get(one["subject"], {}).get("removed", ())
+        found[one["subject"]] = {**one, "removed": [*dict.fromkeys((*before, *one.get("removed", ())))]}
+    return found
+
+
+def _ceiling(config: GroupConfig, table: Table, result: Mapping[str, Any], eeg: Sequence[Artefact]) -> dict[str, Any]:
+    """The noise ceiling, and what the full model of the condition with the largest excess reaches of it.
+
+    It is that of the condition's own EEG: in other bands subjects have another.
+    """
     excess = [condition["excess_delta_r_mean"] for condition in result["conditions"]]
     best = int(np.argmax(excess))
     reached = {}
@@ -204,8 +216,9 @@ def _ceiling(table: Table, result: Mapping[str, Any], eeg: Mapping[str, Artefact
         reached[name] = float(np.median(row[best].r_full.mean(axis=0)[pick]))
     found: dict[str, ceiling.Reliability | None] = {}
     across = ceiling.Across(table.channels)
+    sources = {entry.subject: eeg[entry.eeg] for entry in config.conditions[best].subjects}
     for name in table.subjects:
-        own = ceiling.read_presentations(eeg[name])
+        own = ceiling.read_presentations(sources[name])
         found[name] = None if own is None else ceiling.reliability(own)
         if own is not None:
             across.add(own)
@@ -265,13 +278,11 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
         try:
             permutations = cell.collection("permutations") if "permutations" in cell.inputs else ()
             table = read_table(config, cell.collection("trf"), permutations)
-            described = [read_described(eeg) for eeg in cell.collection("eeg")]
-            names = [str(entry["subject"]) for entry in described]
-            sources = dict(zip(names, cell.collection("eeg"), strict=True))
+            described = _by_subject([read_described(eeg) for eeg in cell.collection("eeg")])
             null = null_of(permutations) if config.model.tested else "residual_shift"
-            result = summary(config, table, {entry["subject"]: entry for entry in described}, null)
+            result = summary(config, table, described, null)
             if result["tested"]:
-                result["ceiling"] = _ceiling(table, result, sources)
+                result["ceiling"] = _ceiling(config, table, result, cell.collection("eeg"))
         except TaskError as error:
             yield Result(cell.signature, failure=str(error))
             continue

@@ -131,7 +131,13 @@ def without_eyes(
     whole = _raw(np.concatenate(fitted_on, axis=1), rate)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it hasn't converged is told below
-        ica.fit(whole, verbose="ERROR")
+        try:
+            ica.fit(whole, verbose="ERROR")
+        except (RuntimeError, ValueError, np.linalg.LinAlgError) as error:
+            raise TaskError(
+                f"preprocessing.ica: {n} components can't be fitted ({' '.join(str(error).split())[:200]}); ask for "
+                "fewer (n_components), or set preprocessing.ica to null"
+            ) from None
     related = _correlations(ica.get_sources(whole).get_data(), np.concatenate(eog[1], axis=1))
     strongest = np.abs(related).argmax(axis=1)
     r = related[np.arange(n), strongest]

@@ -148,7 +148,7 @@ class Bench:
         self.lags = lag_samples(trf.lag_min_s, trf.lag_max_s, rate)
         self.recordings = {recording.id: recording for recording in recordings(cell.input("corpus"))}
         parts = read_parts(cell, config.model, self.recordings, rate)
-        self.reduced, self.missing = parts.values, parts.missing
+        self.reduced, self.n_beside, self._missing = parts.values, parts.n_beside, parts.missing
         self.lengths = {key: len(values) for key, values in self.reduced.items()}
         self.design = {key: Lagged(self.reduced[key], self.lags) for key in self.lengths}
         self._folds: dict[Layout, Folds] = {}
@@ -156,8 +156,18 @@ class Bench:
         self._subjects: dict[tuple[str, tuple[str, ...], tuple[tuple[str, Spans], ...]], Subject] = {}
 
     def regressor(self, source: Artefact) -> Regressor:
-        """IC of one noise level, or the true driver."""
-        return read_regressor(source, self.recordings, self.lengths, self.config.model, self.config.sample_rate_hz)
+        """IC of one noise level, or the true driver; it has a gap wherever the reduced model has one.
+
+        So what isn't looked at is regressed on nothing, and isn't shifted or shuffled to where it would be.
+        """
+        config = self.config
+        found = read_regressor(source, self.recordings, self.lengths, config.model, config.sample_rate_hz)
+        present, missing = dict(found.present), dict(found.missing)
+        for key in found.values.keys() & self._missing.keys():
+            missing[key] = masks.merged((*missing.get(key, ()), *self._missing[key]), self.lengths[key])
+            present[key] = present[key].copy()
+            present[key][masks.indices(missing[key])] = False
+        return replace(found, present=present, missing=missing)
 
     def subject(self, eeg: Artefact, regressor: Regressor) -> Subject:
         """A subject's trials of the stimuli that have IC."""
@@ -172,8 +182,7 @@ class Bench:
 
     def _gaps(self, regressor: Regressor, name: str) -> Spans:
         """Rows of a recording with a lagged copy of a sample at which IC, or what stands in for it, has no value."""
-        spans = (*regressor.missing.get(name, ()), *self.missing.get(name, ()))
-        return masks.touched(spans, self.lags, self.lengths[name])
+        return masks.touched(regressor.missing.get(name, ()), self.lags, self.lengths[name])
 
     def folds(self, subject: Subject) -> Folds:
         """Training sets of the subject's layout."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -199,7 +200,7 @@ def _arrays(path: str, data: bytes) -> dict[str, Own]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
+    except (ValueError, OSError, EOFError, KeyError, TypeError, BadZipFile, zlib.error) as error:
         raise TaskError(f"{path}: not an .npz file of plain arrays ({error})") from None
     stated = arrays.pop(RATE, np.array(np.nan))
     if stated.size != 1 or stated.dtype.kind not in "iuf" or not (float(stated.ravel()[0]) > 0):

@@ -26,7 +26,6 @@ from tasks.eeg.draws import Source
 from tasks.eeg.folds import Folds
 from tasks.eeg.jobs import Bench, FitConfig, Listening, by_bench, by_layout, by_level
 from tasks.eeg.nested import reduced_scores
-from tasks.eeg.reduced import n_beside
 from tasks.eeg.regressors import Regressor
 from tasks.eeg.residual import Explainer, OnsetExplainer, check_left
 from tasks.eeg.shift_sums import shift_sums
@@ -144,7 +143,7 @@ def _source(bench: Bench, config: PermutationConfig, explainers: Explainers, reg
         if usable not in explainers:
             reduced = {key: bench.reduced[key] for key in regressor.values}
             if counts:
-                explainers[usable] = OnsetExplainer(reduced, counts, n_lags, n_beside(config.model))
+                explainers[usable] = OnsetExplainer(reduced, counts, n_lags, bench.n_beside)
             else:
                 explainers[usable] = Explainer(reduced, n_lags)
         split = explainers[usable].split(regressor)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tasks.contract import TaskError
+from tasks.eeg import masks
 from tasks.eeg.bad_channels import (
     Bools,
     any_of,
@@ -94,10 +95,10 @@ def _deviants(filtered: Sequence[_Filtered], sensors: Sensors, config: Preproces
     """Of every trial, the channels that deviate in it, or in the subject; or why that can't be said."""
     known = [any_of(part.faults) for part in filtered]
     if config.bad_channels.per == "trial":
-        deviations = [part.data.std(axis=1) for part in filtered]
+        deviations = [_heard(part, config).std(axis=1) for part in filtered]
         return [_tried(deviant, *pair, sensors, config) for pair in zip(deviations, known, strict=True)]
     usable = [place for place, bad in enumerate(known) if 2 * int(bad.sum()) <= len(bad)] or range(len(known))
-    data = [filtered[place].data[:, _unmarked(filtered[place], config)] for place in usable]
+    data = [_heard(filtered[place], config) for place in usable]
     together = pooled(data, [known[place] for place in usable])
     everywhere = np.asarray(np.logical_and.reduce([known[place] for place in usable]))
     return [_tried(deviant, together, everywhere, sensors, config)] * len(filtered)
@@ -105,11 +106,16 @@ def _deviants(filtered: Sequence[_Filtered], sensors: Sensors, config: Preproces
 
 def _unmarked(part: _Filtered, config: PreprocessingConfig) -> Bools:
     """Samples that no annotation calls bad; all of them where that leaves none."""
-    times = np.arange(part.data.shape[1]) / config.sample_rate_hz
-    marked = np.zeros(times.size, dtype=np.bool_)
-    for from_s, to_s, _ in part.trial.bad_spans:
-        marked |= (times >= from_s) & (times < to_s)
+    n_samples = part.data.shape[1]
+    marked = np.zeros(n_samples, dtype=np.bool_)
+    spans = masks.of_seconds([span[:2] for span in part.trial.bad_spans], config.sample_rate_hz, n_samples)
+    marked[masks.indices(spans)] = True
     return np.asarray(~marked | marked.all())
+
+
+def _heard(part: _Filtered, config: PreprocessingConfig) -> Floats:
+    """A trial's data without what annotations call bad."""
+    return part.data[:, _unmarked(part, config)] if part.trial.bad_spans else part.data
 
 
 def _tried(step: Any, *given: Any) -> Any:

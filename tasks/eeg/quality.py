@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tasks.eeg.filtering import whole_samples
 from tasks.eeg.preprocessing import Clean
 from tasks.eeg.trials import Skipped, Trial, union_s
 
@@ -49,7 +50,7 @@ def _row(
         "repetition": trial.repetition,
         "heard_s": round(trial.duration_s, 3),
         "kept_s": round(n_samples / sample_rate_hz, 3),
-        "cut_samples": 0 if found is None else int(trial.duration_s * sample_rate_hz) - n_samples,
+        "cut_samples": 0 if found is None else whole_samples(trial.duration_s, sample_rate_hz) - n_samples,
         "marked_s": round(union_s(trial.bad_spans), 3),
         "n_channels": len(trial.data),
         "bad": {} if found is None else found.why,

@@ -27,17 +27,16 @@ def inputs_of(model: FitModel) -> tuple[str, ...]:
     return ("features", "corpus", *roles, *(("own",) if own else ()))
 
 
-def n_beside(model: FitModel) -> int:
-    """How many of the last columns that `read_parts` gives stand in for IC."""
-    return sum(name in ROLES for name in model.plus)
-
-
 @dataclass(frozen=True)
 class Parts:
-    """Columns of the reduced model by recording, shape (T, F), and samples at which one of them has no value."""
+    """Columns of the reduced model by recording, shape (T, F), and samples at which one of them has no value.
+
+    The last `n_beside` columns are no acoustics: features of one's own, then what stands in for IC.
+    """
 
     values: Mapping[str, Floats]
     missing: Mapping[str, Spans]
+    n_beside: int = 0
 
 
 def read_parts(cell: Cell, model: FitModel, known: Mapping[str, Recording], rate: int) -> Parts:
@@ -65,6 +64,7 @@ def read_parts(cell: Cell, model: FitModel, known: Mapping[str, Recording], rate
     first = read_reduced(features, (acoustic or ["envelope"])[0], rate)
     lengths = {key: len(values) for key, values in first.items() if key in known}
     blocks = [first if name == acoustic[0] else read_reduced(features, name, rate) for name in acoustic]
+    n_acoustic = len(blocks)
     blocks += _own(cell, model, lengths, rate)
     notes = {key: recording.notes for key, recording in known.items()}
     form, missing = "hold" if model.regressor == "hold" else "onset", dict[str, Spans]()
@@ -80,14 +80,15 @@ def read_parts(cell: Cell, model: FitModel, known: Mapping[str, Recording], rate
         blocks.append({key: column[:, None] for key, column in own.values.items()})
         for key, spans in own.missing.items():
             missing[key] = merged((*missing.get(key, ()), *spans), lengths[key])
+    n_beside = sum(next(iter(block.values())).shape[1] for block in blocks[n_acoustic:])
     if len(blocks) == 1:
-        return Parts({key: blocks[0][key] for key in lengths}, missing)
+        return Parts({key: blocks[0][key] for key in lengths}, missing, n_beside)
     together = {
         key: np.concatenate([block[key] for block in blocks], axis=1)
         for key in lengths
         if all(key in block for block in blocks)
     }
-    return Parts(together, missing)
+    return Parts(together, missing, n_beside)
 
 
 def _own(cell: Cell, model: FitModel, lengths: Mapping[str, int], rate: int) -> list[dict[str, Floats]]:

@@ -98,8 +98,9 @@ class OnsetExplainer:
     It says which part of an onset's IC acoustics explain given that a note begins; the regression over all samples
     would also have to explain that there is nothing between onsets, and left over of that is what tells onsets from
     other samples. Lags are those of `Explainer`. The features count by their principal components, the largest first,
-    as many as a quarter of the onsets: with as many as onsets they would explain anything. What stands in for IC (its
-    values without context, the step of the latents) counts in any case, however little of the features' variance it is.
+    as many as a quarter of the onsets: with as many as onsets they would explain anything. What is no acoustics (one's
+    own features, IC without context, the step of the latents) counts first, by its values at the onsets, however little
+    of the features' variance it is.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ class OnsetExplainer:
     n_lags : int
         Of the TRF.
     n_beside : int
-        So many of the last features stand in for IC.
+        So many of the last features are no acoustics.
     """
 
     def __init__(
@@ -119,12 +120,13 @@ class OnsetExplainer:
         self._where = {key: np.flatnonzero(own) for key, own in counts.items()}
         rows = np.concatenate([lagged(reduced[key], lags)[where] for key, where in self._where.items()])
         rows -= rows.mean(axis=0)
+        most = len(rows) // ONSETS_PER_COMPONENT
         if not n_beside:
-            self._basis = _components(rows, len(rows) // ONSETS_PER_COMPONENT)
+            self._basis = _components(rows, most)
             return
         heights = np.concatenate([reduced[key][where, -n_beside:] for key, where in self._where.items()])
-        first = _components(heights - heights.mean(axis=0), n_beside)
-        rest = _components(rows - first @ (first.T @ rows), max(len(rows) // ONSETS_PER_COMPONENT - first.shape[1], 0))
+        first = _components(heights - heights.mean(axis=0), min(n_beside, most))
+        rest = _components(rows - first @ (first.T @ rows), most - first.shape[1])
         self._basis = np.concatenate([first, rest], axis=1)
 
     def split(self, regressor: Regressor) -> Split:

@@ -14,6 +14,7 @@ from bids_material import ROWS, bids_config, eeg_raw, meg_raw, write_bids, write
 from eeg_material import DURATIONS_S, MakeCell
 from raw_material import FS, NAMES
 from safetensors.numpy import load_file
+from test_eeg_cnd import open_file
 
 from tasks.audio.recording import recordings
 from tasks.contract import Artefact, Context, TaskError
@@ -232,15 +233,30 @@ def test_stimuli_are_known_by_path_where_names_are_the_same(corpus: Artefact) ->
     assert "may be any of heard/fast/tune.wav, heard/slow/tune.wav" in str(by_path("tune.wav", same))
 
 
+def test_a_row_within_what_was_heard_begins_nothing_where_we_have_a_part_of_it(
+    tmp_path: Path, corpus: Artefact
+) -> None:
+    path = write_bids(tmp_path, eeg_raw("S1"), "01")
+    write_events(path, ((3.0, 12.0, "audio1.wav"), (10.0, 0, "audio1.wav")))
+    files = BidsFiles.of_signed(bids_config(tmp_path, "sub-01")["bids"])
+    parts = [replace(one, start_sample=44_100, n_samples=2 * 44_100) for one in recordings(corpus)]
+    found = read_bids_subject(files, parts, False, open_file)
+    assert [(trial.key, trial.name) for trial in found.trials] == [("audio1/0", f"{EEG}_eeg.vhdr at 3 s")]
+
+
 def test_meg_goes_without_reference() -> None:
     bids = BidsConfig(path="set", task="listen", sensor_type="mag")
     with pytest.raises(
         ValueError, match=r"bids\.sensor_type: mag is MEG, which has no reference: preprocessing.reference"
     ):
         EegConfig(bids=bids)
-    plain = PreprocessingConfig.model_construct(
-        reference="none", **PreprocessingConfig().model_dump(exclude={"reference"})
-    )
+    plain = PreprocessingConfig(reference="none")
     assert EegConfig(bids=bids, preprocessing=plain).bids == bids
+    with pytest.raises(
+        ValueError, match=r"preprocessing\.bad_channels\.against: neighbours are those of EEG electrodes"
+    ):
+        EegConfig(
+            bids=bids, preprocessing=PreprocessingConfig(reference="none", bad_channels={"against": "neighbours"})
+        )
     with pytest.raises(ValueError, match="simulation, cnd, raw, bids: exactly one of them"):
         EegConfig()

@@ -305,6 +305,20 @@ def test_impossible_padding_is_refused(tmp_path: Path, corpus: Artefact, padding
         read(corpus, path)
 
 
+def test_what_is_called_by_something_else_is_no_reference(tmp_path: Path, corpus: Artefact) -> None:
+    struct = subject_struct(repetitions=1)
+    external = [eeg_of(k, DURATIONS_S[name])[:, 60:63] for k, name in enumerate(ORDER)]
+    for labels, expected in ((("ECG", "GSR1", "Resp"), None), (("ECG", "EXG1", "EXG2"), slice(1, 3))):
+        located = np.array([[(label,) for label in labels]], dtype=[("labels", object)])
+        struct["extChan"] = cells([{"description": "external", "chanlocs": located, "data": cells(external)}])
+        scipy.io.savemat(tmp_path / "dataSub1.mat", {"eeg": struct})
+        found = read_subject(str(tmp_path / "dataSub1.mat"), None, None, recordings(corpus), True, open_file)
+        for trial, recorded in zip(found.trials, external, strict=True):
+            assert (trial.mastoids is None) == (expected is None)
+            if expected is not None:
+                np.testing.assert_array_equal(trial.mastoids, recorded[:, expected].T)
+
+
 def test_external_channels_are_known_by_what_they_are_called(tmp_path: Path, corpus: Artefact) -> None:
     struct = subject_struct(repetitions=1)
     external = [eeg_of(k, DURATIONS_S[name])[:, 60:65] for k, name in enumerate(ORDER)]

@@ -94,6 +94,23 @@ def test_per_subject_a_channel_deviates_in_all_trials_or_in_none() -> None:
     assert [part.why for part in cleaned([marked, *trials[1:]], per_subject)] == [{}, {"Fp1": "flat"}, {}]
 
 
+@pytest.mark.parametrize("per", ["trial", "subject"])
+def test_what_is_marked_bad_makes_no_channel_bad(per: str) -> None:
+    """An artefact in one channel within a marked span, which the models leave out, costs the channel nothing."""
+    data = field()
+    data[CZ, RATE * 4 : RATE * 6] += 300 * np.random.default_rng(0).normal(size=2 * RATE)
+    keys = config(bad_channels={"per": per})
+    assert cleaned([trial(data)], keys)[0].bads == ("Cz",)
+    assert cleaned([replace(trial(data), bad_spans=((2.0, 6.0, "BAD_move"),))], keys)[0].bads == ()
+
+
+def test_a_cut_of_nothing_is_no_sample() -> None:
+    """.29 s at 100 Hz are 29 samples; as a float they are 28.999..."""
+    short = Trial("1", "piece", 0, np.random.default_rng(0).normal(size=(64, 58)), None, 200.0, 0, 0.29)
+    [row] = quality([short], {short.key: clean(short, CAP, config(sample_rate_hz=100), "average")}, [], 100)
+    assert (row["cut_samples"], row["kept_s"]) == (0, 0.29)
+
+
 def test_references() -> None:
     data = field()
     plain = clean(trial(data), CAP, config(), None).data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,9 @@ def test_arrays_have_one_rate(make_own: Callable[..., Cell], tmp_path: Path) -> 
     )
     assert "needs one number above 0 called sample_rate_hz" in failure(make_own(all=saved(sample_rate_hz=np.zeros(2))))
     assert "not an .npz file of plain arrays" in failure(make_own(all=b"PK\x03\x04 cut off"))
+    single = io.BytesIO()
+    np.save(single, np.arange(500.0))
+    assert "not an .npz file of plain arrays" in failure(make_own(all=single.getvalue()))
     assert "arrays have no names for their columns" in failure(make_own(columns=("a",), all=saved()))
 
 

@@ -48,7 +48,7 @@ class Study:
                         files = {"null.safetensors": save({"delta_r": part})}
                         config = {"first": first, "count": count}
                         self.permutations.append(artefact("permutations", f"p{len(self.permutations)}", files, config))
-                entries.append({"subject": name, "trf": len(self.trf), "permutations": blocks})
+                entries.append({"subject": name, "trf": len(self.trf), "permutations": blocks, "eeg": subject})
                 self.trf.append(self._fit(subject, level, gain[subject, place]))
             self.conditions.append({"variant": "aligned", "noise_level": level, "subjects": entries})
 

@@ -36,7 +36,7 @@ def subject(name: str, heard: dict[str, list[Array]], spans: dict[str, list[Any]
             key = f"{piece}/{number}"
             arrays[key] = np.ascontiguousarray(data, dtype=np.float32)
             own = {"key": key, "recording": piece, "repetition": number, "n_samples": len(data)}
-            trials.append({**own, "bad_spans": (spans or {}).get(key, [])})
+            trials.append({**own, "masks": (spans or {}).get(key, [])})
     table = {
         "subject": name, "simulated": True, "sample_rate_hz": RATE, "channels": list(CHANNELS), "positions": None,
         "trials": trials, "removed": [],
@@ -88,7 +88,7 @@ def test_bad_spans_and_gaps_count_nowhere() -> None:
     broken = [part.copy() for part in clean]
     broken[1][RATE * 10 : RATE * 20] += 100 * np.random.default_rng(0).normal(size=(RATE * 10, 1))
     broken[2][RATE * 30 : RATE * 31] = np.nan
-    spans = {"a/1": [[10.0, 20.0, "BAD_cough"]]}
+    spans = {"a/1": [[10 * RATE, 20 * RATE]]}
     [of_clean, of_broken] = [reliable(subject("S1", {"a": clean})), reliable(subject("S1", {"a": broken}, spans))]
     assert of_clean is not None
     assert of_broken is not None
@@ -120,7 +120,7 @@ def test_what_listeners_share_is_known_without_repetitions() -> None:
         }
         r += [np.corrcoef(own[piece][:, 0], common[piece][:, 0])[0, 1] for piece in common]
         heard = {piece: [values] for piece, values in own.items() if number != 3 or piece == "a"}
-        read = read_presentations(subject(f"S{number}", heard, {"a/0": [[0.0, float(number), "BAD"]]}))
+        read = read_presentations(subject(f"S{number}", heard, {"a/0": [[0, number * RATE]]}))
         assert read is not None
         across.add(read)
     found = across_subjects(across)
@@ -130,6 +130,21 @@ def test_what_listeners_share_is_known_without_repetitions() -> None:
     alone = Across(CHANNELS)
     alone.add(read)
     assert across_subjects(alone) is None
+
+
+def test_the_ceiling_is_that_of_the_band_whose_model_it_is_beside(tmp_path: Path) -> None:
+    """Each subject has EEG in two bands; the best condition is of the first, in which repetitions share more."""
+    study = Study(*made_up_fits(6, 0.004))
+    study.sources = [
+        subject(name, {"a": made_up(40 + place, (share,) * 3)[1]})
+        for share in (0.25, 0.01)
+        for place, name in enumerate(study.names)
+    ]
+    for place, entry in enumerate(study.conditions[0]["subjects"]):
+        entry["eeg"] = 6 + place
+    _, group = study.run(tmp_path)
+    assert group["ceiling"]["noise_level"] == 0.4
+    assert group["ceiling"]["mean"] == pytest.approx(0.5, abs=0.03)
 
 
 def test_the_group_says_what_share_of_the_ceiling_is_reached(tmp_path: Path) -> None:

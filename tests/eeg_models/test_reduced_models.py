@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 from tasks.contract import Artefact, Cell, Context, TaskError
 from tasks.eeg import permutation, trf
 from tasks.eeg.group import run_tests
-from tasks.eeg.jobs import by_bench
+from tasks.eeg.jobs import Bench, FitConfig, by_bench
 from tasks.eeg.lags import lag_samples, lagged
 from tasks.eeg.latent_step import read_latent_step
 from tasks.eeg.regressors import Regressor, ic_regressor, standardised
@@ -171,6 +171,29 @@ def test_values_among_onsets_are_told_apart_from_what_stands_beside_them(tmp_pat
     )
     with pytest.raises(TaskError, match="the reduced model explains IC wholly"):
         judged(world, tmp_path, [world.eeg("S01")], surprisal, ["latent_step"], "onset_values")
+
+
+def test_features_of_ones_own_stay_with_their_onsets(tmp_path: Path) -> None:
+    """What is shuffled among onsets has nothing to do with them; where IC without context has no value, IC has none."""
+    world = World(n_pieces=3, seconds=24, form="hold")
+    cell = cell_of(world, tmp_path, "trf", world.eeg("S01"), 0.3, world.config(), ["ic_null", "loudness"])
+    values = load(cell.input("ic_null").read_bytes("ic.safetensors"))
+    values["piece1"][100:110] = np.nan
+    lossy = replace(world.surprisal_artefact(0.3, values), signature="lossy")
+    bench = Bench(replace(cell, inputs={**cell.inputs, "ic_null": lossy}), FitConfig.of_signed(cell.config))
+    regressor = bench.regressor(cell.input("surprisal"))
+    [span] = regressor.missing["piece1"]
+    assert np.array_equal(span, np.ceil(np.array([100, 110]) * 4096 / 44100 * RATE)), "the frames' samples"
+    assert not regressor.present["piece1"][slice(*span)].any()
+    assert regressor.missing.keys() == {"piece1"}
+    assert bench.n_beside == 3, "two series of loudness, and IC without context"
+    counts = {piece: (world.features[f"{piece}/onsets"][:, 0] > 0).astype(np.int64) for piece in world.pieces}
+    split = OnsetExplainer(bench.reduced, counts, bench.lags.size, bench.n_beside).split(regressor)
+    at = {piece: np.flatnonzero(own) for piece, own in counts.items()}
+    left = np.concatenate([split.residual[piece][where] for piece, where in at.items()])
+    beside = np.concatenate([bench.reduced[piece][where, -3:] for piece, where in at.items()])
+    assert np.abs((beside - beside.mean(axis=0)).T @ left).max() < 1e-9 * left.size
+    assert left.std() > 0.1
 
 
 def test_cells_share_a_reduced_model_only_where_it_reads_the_same(tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ def test_cleaning_in_words() -> None:
     assert "the median of all channels, judged per trial" in usual
     assert "ICA" not in usual
     keys = {"order": 4, "filters": "around_resampling", "reference": ["T7", "T8"], "ica": {"threshold": 0.6}}
+    meg = cleaning([{"preprocessing": {"reference": "none"}, "raw": {"sensor_type": "mag"}}])
+    assert "splines" not in meg
+    assert "were left out of all trials" in meg
     asked = cleaning([{"preprocessing": {**keys, "bad_channels": {"against": "neighbours"}}}])
     assert "order 4 on each side (low-pass before resampling, high-pass after)" in asked
     assert "the 6 nearest" in asked
