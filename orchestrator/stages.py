@@ -47,7 +47,10 @@ class Stage:
 
 
 _TRAINED = "codec.safetensors (weights), codec.json (architecture, latent mean and SD), curve.csv"
-_FITTED = "eeg, features, corpus, surprisal of the stimuli (true driver: pitch_surprisal); latents where a model asks"
+_FITTED = (
+    "eeg, features, corpus, surprisal of the stimuli (true driver: pitch_surprisal); where a model asks ic_null, latents, "
+    "own features"
+)
 
 _ROWS = (
     Stage(

@@ -104,8 +104,8 @@ def run(cells: Sequence[Cell], context: Context) -> Iterator[Result]:
     """Stage `trf`: one (subject, variant, noise level, model) per cell.
 
     Writes ``trf.safetensors`` ("r_full", "r_reduced" (pieces, channels); "kernel" (lags, channels), weights of IC in
-    EEG units per standard deviation, mean over folds; "kernel_reduced" (lags, features, channels), the same of the
-    acoustic features in the reduced model; "lags_s" (lags,)) and ``trf.json`` (pieces, channels, and the lambdas of
+    EEG units per standard deviation, mean over folds; "kernel_reduced" (lags, features, channels), the same of all
+    features of the reduced model, in it alone; "lags_s" (lags,)) and ``trf.json`` (pieces, channels, and the lambdas of
     each outer fold). Pieces are in alphabetical order; the r of a piece is that of its repetitions together. Rows that
     bad segments or gaps in IC take are in ``masked`` of trf.json, half-open ranges of samples by piece and recording;
     it is absent where there are none.
