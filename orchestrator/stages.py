@@ -48,8 +48,8 @@ class Stage:
 
 _TRAINED = "codec.safetensors (weights), codec.json (architecture, latent mean and SD), curve.csv"
 _FITTED = (
-    "eeg, features, corpus, surprisal of the stimuli (true driver: pitch_surprisal); where a model asks ic_null, latents, "
-    "own features"
+    "eeg, features, corpus, surprisal of the stimuli (true driver: pitch_surprisal); where a model asks ic_null, "
+    "latents, own features"
 )
 
 _ROWS = (
