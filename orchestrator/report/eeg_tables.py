@@ -127,14 +127,14 @@ def _least(p: Sequence[float | None]) -> str:
 def _counted(members: list[Contrast], what: str, alpha: float) -> str:
     n, one = sum(contrast.claimed for contrast in members), members[0]
     if all(contrast.p is None for contrast in members):
-        few = [
+        short = [
             f"{size} {whose}"
             for size, whose in ((one.n_subjects, "subjects"), (one.n_pieces, "pieces"))
             if size < least_subjects(alpha, two_sided=True)
         ]
         why = (
-            f": {listed(few)}, and a two-sided test needs {least_subjects(alpha, two_sided=True)} of each"
-            if few
+            f": {listed(short)}, and a two-sided test needs {least_subjects(alpha, two_sided=True)} of each"
+            if short
             else ""
         )
         return f"{len(members)} {what} are described, and nothing is claimed of them{why}."

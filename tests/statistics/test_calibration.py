@@ -93,6 +93,12 @@ def test_comparisons_find_what_is_there(cells: list[Cell]) -> None:
     assert [cell for cell in there if not cell.ok] == []
 
 
+def test_errors_that_suit_these_stimuli_are_no_claim(cells: list[Cell]) -> None:
+    """Levels follow one signal: sign-flips over subjects alone call their errors a difference, in a quarter of them."""
+    counted = {cell.test: cell.rejections for cell in cells if cell.generator == "levels, one signal"}
+    assert counted["levels subjects"] > 1 >= counted["levels claimed"]
+
+
 def test_raw_delta_r_hardly_ever_rejects(cells: list[Cell]) -> None:
     """It is negative on average where IC adds nothing: a test of it is blind, which is why excess delta_r is tested."""
     raw = [cell for cell in cells if cell.null not in CALIBRATED and cell.generator in ("flux", "unequal lengths")]
