@@ -210,7 +210,7 @@ _ROWS = (
         inputs="all trf, permutations and eeg of the listeners",
         files="group.json; long.csv: one row per condition, subject, piece and channel",
         metrics="n_claimed, p_min, delta_r_best, best_variant, best_noise_level, n_subjects, n_channels",
-        version=2,
+        version=3,
         aggregate=True,
     ),
     Stage(

@@ -18,7 +18,10 @@ class Setting(BaseModel):
 
 
 class Contrast(BaseModel):
-    """First setting minus second, excess delta r; p is corrected over its family x channels."""
+    """First setting minus second, excess delta r; p is corrected over its family x channels.
+
+    `p_subject` and `p_piece` are of sign-flips over subjects and over pieces, `p` is where both agree best.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -31,7 +34,10 @@ class Contrast(BaseModel):
     seed_sd: float | None = None
     n_seeds: int = 1
     n_subjects: int = 0
+    n_pieces: int = 0
     n_contrasts: int = 1
+    p_subject: float | None = None
+    p_piece: float | None = None
     p: float | None = None
     higher: tuple[str, ...] = ()
     lower: tuple[str, ...] = ()

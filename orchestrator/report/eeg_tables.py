@@ -11,6 +11,7 @@ from orchestrator.report.pitch_arms import arms
 from orchestrator.report.results import Group, Results
 from tasks.eeg.contrasts import LEAST_SEEDS
 from tasks.eeg.lacking import listed, of_known
+from tasks.eeg.maxima import least_subjects
 
 MOST_CLUSTERS = 6
 Table = tuple[tuple[str, ...], Sequence[Mapping[str, Any]]]
@@ -84,7 +85,7 @@ def _intermediate(results: Results, row: Intermediate) -> str:
     found = (
         f"Intermediate noise levels ({low:g} to {high:g}) of {row.arm} ({_models(row.n_seeds)}) "
         f"{does if row.best else not_shown}: excess Δr {row.above_clean:+.4f} against s = 0{mark} and "
-        f"{row.above_noisy:+.4f} against s = 0.9, {_p(row.p)} over subjects"
+        f"{row.above_noisy:+.4f} against s = 0.9, {_p(row.p)} over subjects and over pieces"
     )
     if row.best:
         return f"{found}, at {listed(row.channels)}."
@@ -100,7 +101,7 @@ def sentences(results: Results) -> list[str]:
     for family, what in (("levels", "pairs of noise levels"), ("arms", "pairs of arms at one noise level")):
         members = [contrast for contrast in group.contrasts if contrast.family == family]
         if members:
-            found.append(_counted(members, what))
+            found.append(_counted(members, what, group.alpha))
     found += [*map(_chosen, group.chosen_level), *map(_cluster, group.clusters[:MOST_CLUSTERS])]
     if len(group.clusters) > MOST_CLUSTERS:
         found.append(f"{len(group.clusters) - MOST_CLUSTERS} more clusters are in clusters.csv.")
@@ -118,12 +119,33 @@ def _cluster(row: Cluster) -> str:
     )
 
 
-def _counted(members: list[Contrast], what: str) -> str:
-    n = sum(contrast.claimed for contrast in members)
+def _least(p: Sequence[float | None]) -> str:
+    known = [value for value in p if value is not None]
+    return _p(min(known) if known else None)
+
+
+def _counted(members: list[Contrast], what: str, alpha: float) -> str:
+    n, one = sum(contrast.claimed for contrast in members), members[0]
     if all(contrast.p is None for contrast in members):
-        return f"{len(members)} {what} are described without a test."
-    least = min(contrast.p for contrast in members if contrast.p is not None)
-    text = f"{n} of {len(members)} {what} differ significantly (smallest p = {least:.3g}, paired over subjects)"
+        short = [
+            f"{size} {whose}"
+            for size, whose in ((one.n_subjects, "subjects"), (one.n_pieces, "pieces"))
+            if size < least_subjects(alpha, two_sided=True)
+        ]
+        why = (
+            f": {listed(short)}, and a two-sided test needs {least_subjects(alpha, two_sided=True)} of each"
+            if short
+            else ""
+        )
+        return f"{len(members)} {what} are described, and nothing is claimed of them{why}."
+    over = ", ".join(
+        f"{_least(p)} over {whose}"
+        for p, whose in (
+            ([contrast.p_subject for contrast in members], "subjects"),
+            ([contrast.p_piece for contrast in members], "pieces"),
+        )
+    )
+    text = f"{n} of {len(members)} {what} differ significantly over subjects and pieces (smallest {over})"
     few = members[0].family == "arms" and any(contrast.n_seeds < LEAST_SEEDS for contrast in members)
     return text + (f"; arms with fewer than {LEAST_SEEDS} seeds are one model each and claim nothing." if few else ".")
 
@@ -137,7 +159,7 @@ def _chosen(row: Chosen) -> str:
     )
 
 
-HEADER = ("first", "second", "difference", "seeds", "p", "higher at", "lower at", "claimed")
+HEADER = ("first", "second", "difference", "seeds", "p subject", "p piece", "higher at", "lower at", "claimed")
 
 
 def rows(results: Results) -> list[tuple[str, ...]]:
@@ -150,7 +172,7 @@ def rows(results: Results) -> list[tuple[str, ...]]:
             _named(contrast.second),
             _mean(contrast.mean, contrast.ci),
             str(contrast.n_seeds) + ("" if contrast.seed_sd is None else f" (SD {contrast.seed_sd:.4f})"),
-            "–" if contrast.p is None else f"{contrast.p:.4f}",
+            *("–" if p is None else f"{p:.4f}" for p in (contrast.p_subject, contrast.p_piece)),
             listed(contrast.higher),
             listed(contrast.lower),
             "no" if not contrast.claimed else "no (canaries)" if _red(results) else "yes",
@@ -173,7 +195,8 @@ def csvs(results: Results) -> dict[str, Table]:
 def _contrast_table(results: Results) -> Table:
     columns = (
         "model", "family", "first_arm", "first_levels", "second_arm", "second_levels", "mean", "mean_low", "mean_high",
-        "n_seeds", "seed_sd", "by_seed", "n_subjects", "n_contrasts", "p", "higher", "lower", "claimed",
+        "n_seeds", "seed_sd", "by_seed", "n_subjects", "n_pieces", "n_contrasts", "p_subject", "p_piece", "p", "higher",
+        "lower", "claimed",
     )  # fmt: skip
     table = [
         {**contrast.model_dump(), "model": group.model, **bounds("mean", contrast.ci)}

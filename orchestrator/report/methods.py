@@ -237,8 +237,11 @@ def _comparisons(group: Group) -> str:
     text = ""
     if group.contrasts:
         text += (
-            " Noise levels and arms were compared by paired sign-flips over subjects of differences of excess Δr, "
-            "corrected by the maximum over contrasts and channels within each family (levels, arms, intermediate)."
+            " Noise levels and arms were compared by two tests of paired differences of excess Δr, sign-flips over "
+            "subjects and sign-flips over pieces, each corrected by the maximum over contrasts and channels within "
+            "each family (levels, arms, intermediate). A difference is claimed at channels where both reach α, and "
+            "where IC is claimed to add to the reduced model. The test over pieces takes differences to be symmetric "
+            "about 0 where there is none; models tested on two pieces share most of their training data."
         )
     if group.chosen_level:
         text += (

@@ -80,19 +80,10 @@ def scores(table: Table, where: Places) -> list[Scores]:
             rows = [pieces.index(piece) for piece in row[0].pieces]
             for place, level in enumerate(levels):
                 numbers = [at[level] for at in seeds.values()]
-                over_seeds = np.mean([_by_piece(table, subject, n) - expected[subject, n] for n in numbers], axis=0)
+                over_seeds = np.mean([table.by_piece(subject, n) - expected[subject, n] for n in numbers], axis=0)
                 values[subject, rows, place] = np.median(over_seeds, axis=1)
         found.append(Scores(arm, len(seeds), pieces, levels, values))
     return found
-
-
-def _by_piece(table: Table, subject: int, condition: int) -> Floats:
-    """delta_r of every piece on the common channels, in the order of the subject's pieces in its first condition."""
-    fit, first = table.fits[subject][condition], table.fits[subject][0]
-    rows = [fit.pieces.index(piece) for piece in first.pieces]
-    columns = [fit.channels.index(channel) for channel in table.channels]
-    gain: Floats = (fit.r_full - fit.r_reduced)[np.ix_(rows, columns)]
-    return gain
 
 
 def judged(arms: Sequence[Scores], alpha: float) -> list[dict[str, Any]]:

@@ -23,7 +23,8 @@ def compare(config: GroupConfig, table: Table, excess: Floats, result: dict[str,
     assert table.null is not None
     where = contrasts.places(config.conditions, config.arms)
     asked = contrasts.asked(where, len(config.conditions))
-    rows = contrasts.judged(asked, excess, table.null, table.channels, config.alpha)
+    by_piece = table.excess_by_piece()
+    rows = contrasts.judged(asked, excess, by_piece, table.null, table.channels, config.alpha)
     numbers = {
         arm: [at[level] for at in seeds.values() for level in contrasts.INTERMEDIATE if level in at]
         for arm, seeds in where.items()
@@ -34,11 +35,8 @@ def compare(config: GroupConfig, table: Table, excess: Floats, result: dict[str,
     result["intermediate"] = contrasts.intermediate(rows, table.channels, claimed)
     result["contrasts"] = rows
     result["chosen_level"] = choice.judged(choice.scores(table, where), config.alpha)
-    fewest, n = least_subjects(config.alpha, two_sided=True), len(table.subjects)
-    if rows and n < fewest:
-        result["notes"].append(
-            f"contrasts are described without a test: {n} subject(s), and a two-sided one needs {fewest}"
-        )
+    if rows:
+        result["notes"] += _too_few(config.alpha, len(table.subjects), len(by_piece))
     if not result["intermediate"]:
         levels = ", ".join(f"{level:g}" for level in sorted((*contrasts.INTERMEDIATE, *contrasts.ENDS)))
         result["notes"].append(f'"intermediate is best" is not asked: no arm has all of the noise levels {levels}')
@@ -47,6 +45,17 @@ def compare(config: GroupConfig, table: Table, excess: Floats, result: dict[str,
             "the choice of a level is tested over subjects alone, and carries no claim: permutations are kept as means "
             "over pieces, so it can't be repeated in them"
         )
+
+
+def _too_few(alpha: float, n_subjects: int, n_pieces: int) -> list[str]:
+    """Why contrasts are not tested over subjects or over pieces."""
+    two_sided, one_sided = least_subjects(alpha, two_sided=True), least_subjects(alpha)
+    return [
+        f"nothing is claimed of contrasts: {n} {what if n == 1 else f'{what}s'}, and a two-sided test over {what}s "
+        f"needs {two_sided} (a one-sided one, of intermediate levels: {one_sided})"
+        for n, what in ((n_subjects, "subject"), (n_pieces, "piece"))
+        if n < two_sided
+    ]
 
 
 def extend(config: GroupConfig, excess: Floats, result: dict[str, Any]) -> None:

@@ -1,9 +1,19 @@
-"""Contrasts of noise levels and of arms: which are asked, and what paired sign-flips over subjects say of them.
+"""Contrasts of noise levels and of arms: which are asked, and what paired sign-flips over subjects and pieces say.
 
 An arm is a recipe, and its variants are its seeds: a contrast is the mean over seeds of weighted sums of conditions.
 Three families, each corrected by the maximum over its contrasts x channels: noise levels within an arm (two-sided),
 arms at one noise level (two-sided), and "intermediate is best" (one-sided): the mean of the levels .3, .4, .5 and .6
 above s = 0 and above s = .9, levels that were declared beforehand.
+
+Two tests, and a difference is claimed where both agree on a channel. Over subjects: would other people show it? Over
+pieces: would other stimuli? Where IC of two levels follows one signal that listeners follow, each with its own errors,
+the errors of one go with the signal by chance, on these stimuli and for all listeners: sign-flips over subjects alone
+called that a difference in a quarter of data sets (docs/results/calibration.md). Permutations of IC can't tell, as they
+take away what both levels know of listeners too. A sign-flip of a piece exchanges the two sides in it.
+
+The test over pieces has its limits. It takes a contrast to be symmetric about 0 over pieces under the null hypothesis,
+and pieces to be independent; but models tested on two pieces share most of their training data, and all pieces of a
+subject share the mean of its null. The calibration measures what that costs.
 """
 
 from __future__ import annotations
@@ -115,7 +125,12 @@ def null_spread(null: Floats, weights: Floats) -> Floats:
 
 
 def judged(
-    contrasts: Sequence[Contrast], excess: Floats, null: Floats, channels: Sequence[str], alpha: float
+    contrasts: Sequence[Contrast],
+    excess: Floats,
+    by_piece: Floats,
+    null: Floats,
+    channels: Sequence[str],
+    alpha: float,
 ) -> list[dict[str, Any]]:
     """What is found of each contrast, in the order given.
 
@@ -124,7 +139,10 @@ def judged(
     contrasts : sequence of Contrast
     excess : ndarray, shape (S, conditions, C)
         delta_r of each subject less the mean of its own null.
+    by_piece : ndarray, shape (pieces, conditions, C)
+        The same of each piece, mean over subjects (`Table.excess_by_piece`).
     null : ndarray, shape (S, B, conditions, C)
+        Both tests count in units of its deviation, which no flip changes.
     channels : sequence of str, length C
     alpha : float
 
@@ -132,9 +150,11 @@ def judged(
     -------
     list of dict
         `mean`, `ci` (95 %, bootstrap over subjects) and `by_seed` are of the plotted measure, the median over channels
-        of the excess. `p` is the smallest over channels, corrected over the family (None where there are too few
-        subjects); `higher` and `lower` are the channels where p reaches alpha and every seed has the mean's sign.
-        `claimed` needs one of them, and in the family ``arms`` at least 3 seeds.
+        of the excess. `p_subject` and `p_piece` are the smallest p over channels of each test, corrected over the
+        family; `p_by_channel` is the larger of both tests' p, and `p` the smallest of that. They are None where there
+        are too few subjects or pieces. `higher` and `lower` are the channels where `p_by_channel` reaches alpha and
+        every seed has the mean's sign, over subjects as over pieces. `claimed` needs one of them, and in the family
+        ``arms`` at least 3 seeds.
     """
     rows: dict[int, dict[str, Any]] = {}
     for family in FAMILIES:
@@ -143,29 +163,50 @@ def judged(
             continue
         members, two_sided = [contrasts[number] for number in own], family != "intermediate"
         weights = np.array([np.mean(list(contrast.weights.values()), axis=0) for contrast in members])
-        p = None
-        if len(excess) >= least_subjects(alpha, two_sided):
-            values = np.einsum("kn,snc->skc", weights, excess)
-            spread = null_spread(null, weights)
-            p = sign_flip_p(values.reshape(len(values), -1), spread.ravel(), two_sided).reshape(spread.shape)
+        spread = null_spread(null, weights)
+        p_subject, p_piece = (_flipped(weights, values, spread, alpha, two_sided) for values in (excess, by_piece))
         for place, (number, contrast) in enumerate(zip(own, members, strict=True)):
-            rows[number] = _row(contrast, excess, None if p is None else p[place], channels, alpha)
+            p = tuple(None if found is None else found[place] for found in (p_subject, p_piece))
+            rows[number] = _row(contrast, excess, by_piece, p, channels, alpha)
             rows[number]["n_contrasts"] = len(own)
     return [rows[number] for number in range(len(contrasts))]
 
 
-def _row(contrast: Contrast, excess: Floats, p: Floats | None, channels: Sequence[str], alpha: float) -> dict[str, Any]:
+def _flipped(weights: Floats, values: Floats, spread: Floats, alpha: float, two_sided: bool) -> Floats | None:
+    """p (contrasts, C) of sign-flips over the first axis of values (subjects or pieces, conditions, C).
+
+    None where there are too few.
+    """
+    if len(values) < least_subjects(alpha, two_sided):
+        return None
+    contrasted = np.einsum("kn,snc->skc", weights, values).reshape(len(values), -1)
+    return sign_flip_p(contrasted, spread.ravel(), two_sided).reshape(spread.shape)
+
+
+def _row(
+    contrast: Contrast,
+    excess: Floats,
+    by_piece: Floats,
+    tested: tuple[Floats | None, ...],
+    channels: Sequence[str],
+    alpha: float,
+) -> dict[str, Any]:
+    """A contrast's row; `tested` is p (C) over subjects and over pieces."""
     bars = np.median(excess, axis=2)
     by_seed = {str(seed): float((bars @ row).mean()) for seed, row in contrast.weights.items()}
     subjects = bars @ np.mean(list(contrast.weights.values()), axis=0)
     estimate = bootstrap(subjects[None], range(len(subjects)))
     assert estimate is not None
-    signs = np.sign([np.tensordot(row, excess.mean(axis=0), axes=1) for row in contrast.weights.values()])
+    means = [values.mean(axis=0) for values in (excess, by_piece)]
+    signs = np.sign([np.tensordot(row, mean, axes=1) for row in contrast.weights.values() for mean in means])
     agree = np.abs(signs.sum(axis=0)) == len(signs)
+    known = [values for values in tested if values is not None]
+    p = np.max(known, axis=0) if len(known) == len(tested) else None
     found = np.zeros(len(channels), dtype=bool) if p is None else (p <= alpha) & agree
     higher = [name for name, here, sign in zip(channels, found, signs[0], strict=True) if here and sign > 0]
     lower = [name for name, here, sign in zip(channels, found, signs[0], strict=True) if here and sign < 0]
     n_seeds = len(contrast.weights)
+    p_subject, p_piece = (None if values is None else float(values.min()) for values in tested)
     return {
         "family": contrast.family,
         "first": {"arm": contrast.first.arm, "levels": list(contrast.first.levels)},
@@ -176,6 +217,9 @@ def _row(contrast: Contrast, excess: Floats, p: Floats | None, channels: Sequenc
         "seed_sd": float(np.std(list(by_seed.values()), ddof=1)) if n_seeds > 1 else None,
         "n_seeds": n_seeds,
         "n_subjects": len(subjects),
+        "n_pieces": len(by_piece),
+        "p_subject": p_subject,
+        "p_piece": p_piece,
         "p": None if p is None else float(p.min()),
         "p_by_channel": None if p is None else p.tolist(),
         "higher": higher,
@@ -189,8 +233,8 @@ def only_where_ic_adds(
 ) -> None:
     """Take back what is claimed of contrasts at channels where IC isn't claimed to add anything on their upper side.
 
-    Contrasts are tested over subjects alone, and that test says nothing about other stimuli where listeners share
-    activity that nothing explains (docs/results/calibration.md). A condition is claimed by the test over stimuli too.
+    Which of two levels is more is no finding where neither is anything; what all listeners share on these stimuli, and
+    nothing explains, makes such differences too. A condition is claimed against permutations of its own IC.
 
     Parameters
     ----------

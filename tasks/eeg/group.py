@@ -5,8 +5,9 @@ against the same mean of permutations that shift all subjects alike. Over subjec
 each subject's delta_r less the mean of its own null (delta_r is negative on average where IC adds nothing). Both are
 corrected by the maximum over channels x noise levels x variants (Nichols & Holmes 2002, doi 10.1002/hbm.1058).
 
-What goes beyond single conditions is in `comparisons`: contrasts, the choice of a level and clusters, which are about
-subjects alone (`contrasts`, `choice`, `clusters`), groups of subjects (`between`), finds that claim nothing (`fdr`).
+What goes beyond single conditions is in `comparisons`: contrasts over subjects and pieces (`contrasts`), the choice
+of a level and clusters, which are about subjects alone (`choice`, `clusters`), groups of subjects (`between`), finds
+that claim nothing (`fdr`).
 """
 
 from __future__ import annotations

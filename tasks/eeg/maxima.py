@@ -24,11 +24,11 @@ MOST_AT_ONCE = 10_000_000
 """Statistics held in memory at a time: flips x tests."""
 
 FEWEST_SUBJECTS = 5
-"""A test over fewer subjects is refused whatever alpha is."""
+"""A test over fewer subjects, or pieces, is refused whatever alpha is."""
 
 
 def least_subjects(alpha: float, two_sided: bool = False) -> int:
-    """The least number of subjects whose 2^n sign-flips can reach p = alpha, and at least 5.
+    """The least number of subjects, or pieces, whose 2^n sign-flips can reach p = alpha, and at least 5.
 
     In a two-sided test the opposite of all signs counts as much as the signs themselves, so it takes one more.
     """
@@ -98,7 +98,7 @@ def sign_flips(n_subjects: int) -> Floats:
 
 
 def sign_flip_p(values: Floats, spread: Floats, two_sided: bool = False) -> Floats:
-    """Max-T sign-flip test of mean > 0 over subjects, or of mean != 0.
+    """Max-T sign-flip test of mean > 0 over subjects (or pieces), or of mean != 0.
 
     The statistic is the largest over tests of the signed sum over subjects, each test in units of its `spread`. As no
     flip changes `spread`, the test is exact wherever signs are symmetric under the null hypothesis. Student's t would

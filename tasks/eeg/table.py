@@ -106,6 +106,35 @@ class Table:
             if piece not in pieces
         ]
 
+    def by_piece(self, subject: int, condition: int) -> Floats:
+        """delta_r of every piece, shape (pieces, C), in the order of the subject's pieces in its first condition."""
+        fit, first = self.fits[subject][condition], self.fits[subject][0]
+        rows = [fit.pieces.index(piece) for piece in first.pieces]
+        columns = [fit.channels.index(channel) for channel in self.channels]
+        gain: Floats = (fit.r_full - fit.r_reduced)[np.ix_(rows, columns)]
+        return gain
+
+    def excess_by_piece(self) -> Floats:
+        """Excess delta_r of every piece: the mean over the subjects that have it.
+
+        A subject's null is known as a mean over its pieces, so all its pieces share the mean of that.
+
+        Returns
+        -------
+        ndarray, shape (pieces, conditions, C)
+            Pieces in the order of their names.
+        """
+        assert self.null is not None
+        names = sorted({piece for own in self.pieces.values() for piece in own})
+        total, count = np.zeros((len(names), *self.gain.shape[1:])), np.zeros(len(names))
+        expected = self.null.mean(axis=1)
+        for subject, own in enumerate(self.pieces.values()):
+            rows = [names.index(piece) for piece in own]
+            count[rows] += 1
+            for condition in range(self.gain.shape[1]):
+                total[rows, condition] += self.by_piece(subject, condition) - expected[subject, condition]
+        return np.asarray(total / count[:, None, None])
+
 
 Row = dict[int, SubjectEntry]
 """A subject's entries by the number of their condition."""

@@ -18,13 +18,18 @@ from tasks.eeg.group import run
 Array = np.ndarray[Any, Any]
 CHANNELS = ("Fz", "Cz", "Pz")
 LEVELS = (0.0, 0.4)
+PIECES = "abcd"
 
 
 class Study:
-    """Made-up fits and nulls: `gain` (S, levels, C), `null` (S, B, levels, C)."""
+    """Made-up fits and nulls: `gain` (S, levels, C), `null` (S, B, levels, C).
+
+    All pieces of a subject gain alike, but for `of_piece` (pieces, levels), which is the same at all channels.
+    """
 
     def __init__(self, gain: Array, null: Array | None, channels: Sequence[Sequence[str]] | None = None) -> None:
         self.pieces: dict[tuple[str, float], str] = {}
+        self.of_piece: Array | None = None
         self.masked: dict[tuple[str, float], list[Any]] = {}
         self.names = [f"S{number + 1:02d}" for number in range(len(gain))]
         self.channels = channels or [CHANNELS] * len(gain)
@@ -53,13 +58,15 @@ class Study:
             self.conditions.append({"variant": "aligned", "noise_level": level, "subjects": entries})
 
     def _fit(self, subject: int, level: float, gain: Array) -> Artefact:
-        reduced = np.full((4, gain.size), 0.05)
         name, channels = self.names[subject], list(self.channels[subject])
 
         def read(file: str) -> io.BytesIO:
+            pieces = list(self.pieces.get((name, level), PIECES))
+            reduced = np.full((len(pieces), gain.size), 0.05)
+            more = 0.0 if self.of_piece is None else self.of_piece[:, LEVELS.index(level), None]
             kernel = np.ascontiguousarray(self.kernel[:, : gain.size])
-            fitted = {"r_full": reduced + gain, "r_reduced": reduced, "kernel": kernel, "lags_s": self.lags_s}
-            table = {"subject": name, "pieces": list(self.pieces.get((name, level), "abcd")), "channels": channels}
+            fitted = {"r_full": reduced + gain + more, "r_reduced": reduced, "kernel": kernel, "lags_s": self.lags_s}
+            table = {"subject": name, "pieces": pieces, "channels": channels}
             table["masked"] = self.masked.get((name, level), [])
             return io.BytesIO(save(fitted) if file == "trf.safetensors" else json.dumps(table).encode())
 

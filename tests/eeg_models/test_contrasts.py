@@ -21,11 +21,16 @@ def conditions(variants: tuple[str, ...], levels: tuple[float, ...]) -> list[Con
     return [ConditionEntry(variant=name, noise_level=level, subjects=()) for name in variants for level in levels]
 
 
-def world(n_subjects: int, n_conditions: int, seed: int = 0) -> tuple[Array, Array]:
-    """Excess without any effect, and a null of the same spread."""
+N_PIECES = 7
+
+
+def world(n_subjects: int, n_conditions: int, seed: int = 0) -> tuple[Array, Array, Array]:
+    """Excess over subjects and over pieces without any effect, independent, and a null of the same spread."""
     random = np.random.default_rng(seed)
     null = 0.001 * random.normal(size=(n_subjects, 40, n_conditions, 2))
-    return 0.001 * random.normal(size=(n_subjects, n_conditions, 2)), null - null.mean(axis=1, keepdims=True)
+    excess = 0.001 * random.normal(size=(n_subjects, n_conditions, 2))
+    by_piece = 0.001 * random.normal(size=(N_PIECES, n_conditions, 2))
+    return excess, by_piece, null - null.mean(axis=1, keepdims=True)
 
 
 def test_all_pairs_of_levels_and_of_arms_are_asked() -> None:
@@ -68,7 +73,7 @@ def test_seeds_of_two_arms_are_paired() -> None:
 
 
 def test_spread_is_that_of_the_weighted_null() -> None:
-    _, null = world(4, 3)
+    *_, null = world(4, 3)
     weights = np.array([[1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
     for row, contrast in enumerate(weights):
         series = np.einsum("i,sbic->sbc", contrast, null)
@@ -77,52 +82,73 @@ def test_spread_is_that_of_the_weighted_null() -> None:
 
 
 def test_p_equals_a_loop_over_flips_two_sided_and_one_sided() -> None:
-    excess, null = world(6, 6, seed=3)
+    excess, by_piece, null = world(6, 6, seed=3)
     contrasts = asked(places(conditions(("tanh",), SIX), ()), 6)
-    rows = judged(contrasts, excess, null, CHANNELS, 0.05)
+    rows = judged(contrasts, excess, by_piece, null, CHANNELS, 0.05)
     for family in ("levels", "intermediate"):
         own = [number for number, contrast in enumerate(contrasts) if contrast.family == family]
         weights = np.array([contrasts[number].weights[0] for number in own])
         spread = np.sqrt(np.einsum("ki,sbic->skbc", weights, null).var(axis=2).mean(axis=0))
-        values = np.einsum("ki,sic->skc", weights, excess)
-        flips = [np.einsum("s,skc->kc", np.array(signs), values) / spread for signs in product((1, -1), repeat=6)]
         size = np.abs if family == "levels" else np.asarray
-        maxima = np.array([size(flip).max() for flip in flips])
+        expected = []
+        for over in (excess, by_piece):
+            values = np.einsum("ki,sic->skc", weights, over)
+            signs = product((1, -1), repeat=len(over))
+            flips = [np.einsum("s,skc->kc", np.array(own_signs), values) / spread for own_signs in signs]
+            maxima = np.array([size(flip).max() for flip in flips])
+            expected.append(np.array([[(maxima >= p - 1e-9).mean() for p in row] for row in size(flips[0])]))
         for place, number in enumerate(own):
-            expected = [(maxima >= one - 1e-9).mean() for one in size(flips[0])[place]]
-            assert rows[number]["p_by_channel"] == pytest.approx(expected)
-            assert rows[number]["p"] == pytest.approx(min(expected))
+            both = np.maximum(expected[0][place], expected[1][place])
+            assert rows[number]["p_by_channel"] == pytest.approx(both.tolist())
+            assert rows[number]["p"] == pytest.approx(both.min())
+            assert rows[number]["p_subject"] == pytest.approx(expected[0][place].min())
+            assert rows[number]["p_piece"] == pytest.approx(expected[1][place].min())
             assert rows[number]["n_contrasts"] == len(own) == (15 if family == "levels" else 2)
 
 
 def test_the_mean_is_the_difference_of_the_plotted_means() -> None:
-    excess, null = world(6, 2)
+    excess, by_piece, null = world(6, 2)
     [contrast] = asked(places(conditions(("tanh",), (0.0, 0.4)), ()), 2)
-    [row] = judged([contrast], excess, null, CHANNELS, 0.05)
+    [row] = judged([contrast], excess, by_piece, null, CHANNELS, 0.05)
     bars = np.median(excess, axis=2).mean(axis=0)
     assert row["mean"] == pytest.approx(bars[1] - bars[0])
     low, high = row["ci"]
     assert low < row["mean"] < high
-    assert (row["n_subjects"], row["n_seeds"], row["seed_sd"]) == (6, 1, None)
+    assert (row["n_subjects"], row["n_pieces"], row["n_seeds"], row["seed_sd"]) == (6, 7, 1, None)
 
 
 def test_a_level_that_is_lower_is_found_at_its_channel() -> None:
-    excess, null = world(8, 2)
+    excess, by_piece, null = world(8, 2)
     excess[:, 1, 1] -= 0.006
-    [row] = judged(asked(places(conditions(("tanh",), (0.0, 0.4)), ()), 2), excess, null, CHANNELS, 0.05)
+    listed = asked(places(conditions(("tanh",), (0.0, 0.4)), ()), 2)
+
+    def judge(effect: float) -> dict[str, Any]:
+        pieces = by_piece.copy()
+        pieces[:, 1, 1] += effect
+        return judged(listed, excess, pieces, null, CHANNELS, 0.05)[0]
+
+    row = judge(-0.006)
     assert (row["higher"], row["lower"], row["claimed"]) == ([], ["Cz"], True)
-    assert row["p"] == 2 / 2**8, "the signs and their opposite"
+    assert (row["p_subject"], row["p_piece"]) == (2 / 2**8, 2 / 2**7), "the signs and their opposite"
+    assert row["p"] == 2 / 2**7
+    row = judge(0.0)
+    assert row["p_subject"] <= 0.05 < row["p_piece"] <= row["p"]
+    assert (row["lower"], row["claimed"]) == ([], False), "in these pieces alone"
+    row = judge(0.006)
+    assert row["p"] <= 0.05
+    assert (row["higher"], row["lower"], row["claimed"]) == ([], [], False), "where pieces say the opposite"
 
 
 def seeded(n_seeds: int, effects: tuple[float, ...]) -> dict[str, Any]:
     """Two arms at one level; arm b is better by its own amount in each seed."""
     names = tuple(f"{arm} seed={seed}" for arm in "ab" for seed in range(n_seeds))
     arms = [ArmEntry(variant=name, arm=name[0], seed=int(name[-1])) for name in names]
-    excess, null = world(8, 2 * n_seeds)
+    excess, by_piece, null = world(8, 2 * n_seeds)
     for seed, effect in enumerate(effects):
         excess[:, n_seeds + seed] += effect
+        by_piece[:, n_seeds + seed] += effect
     listed = asked(places(conditions(names, (0.4,)), arms), 2 * n_seeds)
-    [row] = judged(listed, excess, null, CHANNELS, 0.05)
+    [row] = judged(listed, excess, by_piece, null, CHANNELS, 0.05)
     return row
 
 
@@ -147,13 +173,14 @@ def test_intermediate_is_best_only_above_both_ends_at_one_channel() -> None:
     def judge(
         at_clean: float, at_noisy: float, channel: int | None = None, claimed: tuple[str, ...] = CHANNELS
     ) -> dict[str, Any]:
-        excess, null = world(8, 6)
-        excess[:, 1:5] += 0.006
-        excess[:, 0] += at_clean
-        excess[:, 5] += at_noisy
-        if channel is not None:
-            excess[:, 0, channel], excess[:, 5, 1 - channel] = excess[:, 1:5, channel].mean(axis=1), 0.02
-        [found] = intermediate(judged(contrasts, excess, null, CHANNELS, 0.05), CHANNELS, {"tanh": claimed})
+        *both, null = world(8, 6)
+        for excess in both:
+            excess[:, 1:5] += 0.006
+            excess[:, 0] += at_clean
+            excess[:, 5] += at_noisy
+            if channel is not None:
+                excess[:, 0, channel], excess[:, 5, 1 - channel] = excess[:, 1:5, channel].mean(axis=1), 0.02
+        [found] = intermediate(judged(contrasts, *both, null, CHANNELS, 0.05), CHANNELS, {"tanh": claimed})
         return found
 
     both = judge(0.0, 0.0)
@@ -173,10 +200,16 @@ def test_too_few_subjects_get_no_p() -> None:
     """Two-sided, five subjects reach 2/32 at best."""
     assert (least_subjects(0.05), least_subjects(0.05, two_sided=True)) == (5, 6)
     assert sign_flip_p(np.full((5, 1), -1.0), np.ones(1), two_sided=True)[0] == 2 / 32
-    excess, null = world(5, 6)
-    rows = judged(asked(places(conditions(("tanh",), SIX), ()), 6), excess + 1.0, null, CHANNELS, 0.05)
-    assert all(row["p"] is None and not row["claimed"] for row in rows if row["family"] == "levels")
+    excess, by_piece, null = world(5, 6)
+    listed = asked(places(conditions(("tanh",), SIX), ()), 6)
+    rows = judged(listed, excess + 1.0, by_piece, null, CHANNELS, 0.05)
+    assert all(row["p_subject"] is row["p"] is None and not row["claimed"] for row in rows if row["family"] == "levels")
     assert all(row["p"] is not None for row in rows if row["family"] == "intermediate")
+    excess, by_piece, null = world(8, 6)
+    for n_pieces, untested in ((6, set()), (5, {"levels"}), (4, {"levels", "intermediate"})):
+        rows = judged(listed, excess, by_piece[:n_pieces], null, CHANNELS, 0.05)
+        assert all(row["p_subject"] is not None for row in rows)
+        assert {row["family"] for row in rows if row["p_piece"] is row["p"] is None} == untested
 
 
 def test_flips_in_parts_give_the_same_p(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,12 +223,12 @@ def test_flips_in_parts_give_the_same_p(monkeypatch: pytest.MonkeyPatch) -> None
 def test_families_keep_their_level_without_any_effect() -> None:
     """Subjects differ much in what IC is worth to them, alike at all levels: pairing takes that out."""
     contrasts = asked(places(conditions(("tanh",), SIX), ()), 6)
-    rejected = {"levels": 0, "intermediate": 0}
+    rejected = {(family, p): 0 for family in ("levels", "intermediate") for p in ("p_subject", "p_piece")}
     for number in range(120):
-        excess, null = world(7, 6, seed=number)
+        excess, by_piece, null = world(7, 6, seed=number)
         excess += 0.01 * np.random.default_rng(1000 + number).normal(size=(7, 1, 1))
-        rows = judged(contrasts, excess, null, CHANNELS, 0.05)
-        for family in rejected:
-            rejected[family] += any(row["p"] <= 0.05 for row in rows if row["family"] == family)
+        rows = judged(contrasts, excess, by_piece, null, CHANNELS, 0.05)
+        for family, p in rejected:
+            rejected[family, p] += any(row[p] <= 0.05 for row in rows if row["family"] == family)
     assert max(rejected.values()) <= 12, "of 120 at .05; more than 12 has a probability below .01"
     assert min(rejected.values()) >= 1

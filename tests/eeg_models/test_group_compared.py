@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from made_up_group import Study, made_up
+
+from tasks.eeg.table import Table
+
+
+@pytest.fixture(autouse=True)
+def enough_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("made_up_group.PIECES", "abcdefgh")
 
 
 def test_levels_are_compared_and_the_best_is_chosen(tmp_path: Path) -> None:
@@ -14,14 +22,64 @@ def test_levels_are_compared_and_the_best_is_chosen(tmp_path: Path) -> None:
     [contrast] = group["contrasts"]
     assert (contrast["family"], contrast["higher"], contrast["claimed"]) == ("levels", ["Cz"], True)
     assert contrast["first"] == {"arm": "aligned", "levels": [0.4]}
+    assert (contrast["n_pieces"], contrast["p_piece"]) == (8, 2 / 2**8)
     [chosen] = group["chosen_level"]
-    assert sum(chosen["wins"].values()) == chosen["n_pieces"] == 4
+    assert sum(chosen["wins"].values()) == chosen["n_pieces"] == 8
     assert group["intermediate"] == []
     assert any('"intermediate is best" is not asked' in note for note in group["notes"])
     assert any("tested over subjects alone" in note for note in group["notes"])
 
 
 def test_a_contrast_over_subjects_alone_is_no_claim(tmp_path: Path) -> None:
+    """The level that listeners track better is another one in every other piece: other stimuli may show no difference.
+
+    Permutations of IC don't see that: both levels are claimed, each by itself.
+    """
+    gain, null = made_up(8, 0.006)
+    gain[:, 0, 1] += 0.004
+    study = Study(gain, null)
+    study.of_piece = 0.006 * np.array([[1, -1], [-1, 1]] * 4)
+    _, group = study.run(tmp_path)
+    assert [condition["significant_channels"] for condition in group["conditions"]] == [["Cz"], ["Cz"]]
+    [contrast] = group["contrasts"]
+    assert contrast["p_subject"] <= 0.05 < contrast["p_piece"] <= contrast["p"]
+    assert (contrast["higher"], contrast["lower"], contrast["claimed"]) == ([], [], False)
+    study.of_piece = study.of_piece / 20
+    [contrast] = study.run(tmp_path)[1]["contrasts"]
+    assert (contrast["higher"], contrast["claimed"]) == (["Cz"], True)
+
+
+def test_too_few_pieces_claim_nothing_and_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("made_up_group.PIECES", "abcde")
+    _, group = Study(*made_up(8, 0.004)).run(tmp_path)
+    [contrast] = group["contrasts"]
+    assert contrast["p_subject"] <= 0.05
+    assert (contrast["p_piece"], contrast["p"], contrast["p_by_channel"]) == (None, None, None)
+    assert (contrast["higher"], contrast["claimed"]) == ([], False)
+    assert any(
+        note.startswith("nothing is claimed of contrasts: 5 pieces, and a two-sided test over pieces needs 6")
+        for note in group["notes"]
+    )
+
+
+def test_a_piece_is_the_mean_over_who_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of eight subjects lack a piece, and one of those has its pieces in another order."""
+    seen: list[Any] = []
+    excess_by_piece = Table.excess_by_piece
+    monkeypatch.setattr(Table, "excess_by_piece", lambda table: seen.append(excess_by_piece(table)) or seen[-1])
+    gain, null = made_up(8, 0.004)
+    study = Study(gain, null)
+    for level in (0.0, 0.4):
+        study.pieces["S02", level], study.pieces["S05", level] = "bcdefgh", "hgfedca"
+    study.run(tmp_path)
+    excess = gain - null.mean(axis=1)
+    whole = excess.mean(axis=0)
+    np.testing.assert_allclose(seen[0][2:], np.broadcast_to(whole, (6, 2, 3)), atol=1e-12)
+    np.testing.assert_allclose(seen[0][0], np.delete(excess, 1, axis=0).mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(seen[0][1], np.delete(excess, 4, axis=0).mean(axis=0), atol=1e-12)
+
+
+def test_a_contrast_of_what_adds_nothing_is_no_claim(tmp_path: Path) -> None:
     """What all listeners share on these stimuli differs between levels as much as chance makes it."""
     gain, null = made_up(8, 0.004)
     null = null + 0.02 * np.random.default_rng(5).normal(size=(1, null.shape[1], 1, 1))

@@ -63,7 +63,7 @@ GOLDEN: dict[str, str] = {
     "trf": "a2f1795f6a9d",
     "permutations": "b8615a65e334",
     "canaries": "b80367712f73",
-    "group": "e4aec20e1ff3",
+    "group": "5df68d386290",
 }
 
 

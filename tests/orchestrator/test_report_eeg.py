@@ -19,7 +19,14 @@ from orchestrator.report.results import Results
 
 Change = Callable[[dict[str, Any]], None]
 ARM, OTHER = "layernorm E+D m=0.0", "layernorm none"
-SHARED = {"n_subjects": 8, "n_contrasts": 2, "ci": [0.001, 0.003], "by_seed": {"0": 0.002}, "seed_sd": None}
+SHARED = {
+    "n_subjects": 8,
+    "n_pieces": 10,
+    "n_contrasts": 2,
+    "ci": [0.001, 0.003],
+    "by_seed": {"0": 0.002},
+    "seed_sd": None,
+}
 
 
 def contrast(
@@ -27,6 +34,7 @@ def contrast(
 ) -> dict[str, Any]:
     sides = [{"arm": arm, "levels": levels} for arm, levels in (first, second)]
     row = {"family": family, "first": sides[0], "second": sides[1], "mean": 0.002, "n_seeds": 1, "p": 0.01}
+    row |= {"p_subject": 0.008, "p_piece": 0.01}
     return {**SHARED, **row, "higher": ["E1"], "lower": [], "claimed": True, **other}
 
 
@@ -79,10 +87,12 @@ def test_comparisons_are_said_on_the_console_and_the_page(tmp_path: Path) -> Non
     page = (tmp_path / "report.html").read_text()
     for text in (
         f"Intermediate noise levels (0.3 to 0.6) of {ARM} (one model) best recover the planted response: excess Δr "
-        "+0.0020 against s = 0 (degenerate) and +0.0010 against s = 0.9, p = 0.02 over subjects, at E1, E2.",
-        "1 of 2 pairs of noise levels differ significantly (smallest p = 0.01, paired over subjects).",
-        "1 of 2 pairs of arms at one noise level differ significantly (smallest p = 0.01, paired over subjects); arms "
-        "with fewer than 3 seeds are one model each and claim nothing.",
+        "+0.0020 against s = 0 (degenerate) and +0.0010 against s = 0.9, p = 0.02 over subjects and over "
+        "pieces, at E1, E2.",
+        "1 of 2 pairs of noise levels differ significantly over subjects and pieces (smallest p = 0.008 over subjects, "
+        "p = 0.01 over pieces).",
+        "1 of 2 pairs of arms at one noise level differ significantly over subjects and pieces (smallest p = 0.008 "
+        "over subjects, p = 0.01 over pieces); arms with fewer than 3 seeds are one model each and claim nothing.",
         f"Noise level of {ARM}, chosen for each of 10 pieces on the others: s = 0.4 at 9, s = 0.2 at 1. Excess Δr "
         "there is +0.0021 [+0.0010, +0.0030] (by choosing alone: +0.0002), p = 0.004 over subjects.",
         f"At s = 0.4 of {ARM} the cluster extends over E1, E2, E3 (3 channels, p = 0.01 over subjects, corrected over "
@@ -93,7 +103,8 @@ def test_comparisons_are_said_on_the_console_and_the_page(tmp_path: Path) -> Non
     assert "Noise levels and arms compared" in page
     shown = eeg_tables.rows(built.results)
     assert [row[-1] for row in shown] == ["yes", "yes", "yes", "no"], "levels that don't differ are in the csv alone"
-    assert shown[2][2:5] == ("+0.0020 [+0.0010, +0.0030]", "3 (SD 0.0004)", "0.0100")
+    assert shown[2][2:6] == ("+0.0020 [+0.0010, +0.0030]", "3 (SD 0.0004)", "0.0080", "0.0100")
+    assert len(shown[2]) == len(eeg_tables.HEADER)
 
 
 def test_comparisons_are_tables_for_programs(tmp_path: Path) -> None:
@@ -102,6 +113,7 @@ def test_comparisons_are_tables_for_programs(tmp_path: Path) -> None:
     assert len(found) == 5
     [arms] = [row for row in found if row["family"] == "arms" and row["claimed"] == "true"]
     assert (arms["first_arm"], arms["second_arm"], arms["first_levels"]) == (ARM, OTHER, "0.4")
+    assert (arms["p_subject"], arms["p_piece"], arms["p"], arms["n_pieces"]) == ("0.008", "0.01", "0.01", "10")
     assert (arms["by_seed"], arms["mean_low"], arms["higher"]) == ("0:0.002;1:0.003", "0.001", "E1")
     assert [row["first_levels"] for row in found if row["family"] == "intermediate"] == ["0.3;0.4;0.5;0.6"]
     assert {row["noise_level"]: row["n_pieces_won"] for row in rows(built, "chosen_level.csv")} == {
@@ -111,6 +123,21 @@ def test_comparisons_are_tables_for_programs(tmp_path: Path) -> None:
     }
     [cluster] = rows(built, "clusters.csv")
     assert (cluster["channels"], cluster["n_channels"]) == ("E1;E2;E3", "3")
+
+
+def test_contrasts_over_too_few_pieces_say_so() -> None:
+    def few(content: dict[str, Any]) -> None:
+        compare(content)
+        content["contrasts"] = [
+            {**row, "n_pieces": 5, "p_piece": None, "p": None, "higher": [], "claimed": False}
+            for row in content["contrasts"]
+        ]
+
+    found = eeg_tables.sentences(gather(*study(few), "demo"))
+    assert (
+        "2 pairs of noise levels are described, and nothing is claimed of them: 5 pieces, and a two-sided test needs 6 "
+        "of each."
+    ) in found
 
 
 def test_nothing_compared_is_not_mentioned(tmp_path: Path) -> None:
@@ -130,7 +157,7 @@ def test_the_headline_says_whether_intermediate_is_best_unless_it_is_red() -> No
         content["intermediate"][0] |= {"best": False, "channels": [], "p": 0.3}
 
     sentences = headline(gather(*study(not_best, simulated=False), "demo"))
-    assert any("are not shown to be best" in sentence and sentence.endswith("over subjects.") for sentence in sentences)
+    assert any("are not shown to be best" in sentence and sentence.endswith("over pieces.") for sentence in sentences)
     sentences = headline(gather(*study(compare, red=True), "demo"))
     assert not any("ntermediate" in sentence for sentence in sentences)
     below = eeg_tables.sentences(gather(*study(compare, red=True), "demo"))
@@ -200,7 +227,7 @@ def test_long_tables_of_all_models_are_one(tmp_path: Path) -> None:
 def test_methods_say_how_levels_were_compared() -> None:
     results: Results = gather(*study(compare), "demo")
     text = " ".join(methods(results))
-    assert "paired sign-flips over subjects" in text
+    assert "sign-flips over subjects and sign-flips over pieces" in text
     assert "Intervals are bootstrapped over subjects" in text
     assert "cluster" in text
     plain = " ".join(methods(gather(*study(), "demo")))

@@ -18,7 +18,7 @@ from orchestrator import schedule
 from orchestrator.backends import RayBackend
 from orchestrator.graph import CellSpec, Graph
 from orchestrator.ledger import Ledger, Status
-from orchestrator.planner_eeg import reduce
+from orchestrator.planner_eeg_group import reduce
 from orchestrator.reasons import Reason
 from orchestrator.stages import Stage
 from orchestrator.storage import Storage

@@ -1,11 +1,12 @@
 """The full calibration: every generator of null data, every test and every null distribution, as a table and a picture.
 
 Run by `make calibrate`, or alone: `python tests/statistics/calibrate.py [--data-sets N] [--power-data-sets N]
-[--channels C] [--permutations B] [--melodies FOLDER] [--jobs N] [--keep FOLDER] [--power-from FILE] [--out FOLDER]`;
-without the Bach melodies random ones are used, and said so. Results are kept in a folder as they come: a second call
-computes what is missing, with the same numbers whatever --jobs. The last lines are one JSON object per cell and per
-effect size. The same lines go to FOLDER/benchmarks/results, the tables and the picture to FOLDER/docs/results (FOLDER:
-the repository). Exit status 1 where a cell doesn't do what it must, or power falls short.
+[--channels C] [--permutations B] [--melodies FOLDER] [--jobs N] [--keep FOLDER] [--power-from FILE]
+[--power-commit COMMIT] [--out FOLDER]`; without the Bach melodies random ones are used, and said so. Results are kept
+in a folder as they come: a second call computes what is missing, with the same numbers whatever --jobs. The last lines
+are one JSON object per cell and per effect size. The same lines go to FOLDER/benchmarks/results, the tables and the
+picture to FOLDER/docs/results (FOLDER: the repository). Exit status 1 where a cell doesn't do what it must, or power
+falls short.
 """
 
 from __future__ import annotations
@@ -130,6 +131,7 @@ def main() -> int:
     parser.add_argument(
         "--power-from", type=Path, help="lines of power measured elsewhere, with --channels and --permutations"
     )
+    parser.add_argument("--power-commit", default="", help="the commit that made them, if it is another than this")
     parser.add_argument("--out", type=Path, default=ROOT, help="where benchmarks/ and docs/ are (default: here)")
     arguments = parser.parse_args()
     if arguments.data_sets < 10:
@@ -143,7 +145,7 @@ def main() -> int:
     else:
         lines_of_power = given(arguments.power_from, parser)
     words, own_trials = trials(lines_of_power)
-    return publish(arguments.out, cells, seconds, power_of(own_trials), words, sizes)
+    return publish(arguments.out, cells, seconds, power_of(own_trials), words, sizes, arguments.power_commit)
 
 
 def given(path: Path, parser: argparse.ArgumentParser) -> list[Row]:
@@ -159,7 +161,13 @@ def given(path: Path, parser: argparse.ArgumentParser) -> list[Row]:
 
 
 def publish(
-    out: Path, cells: list[Cell], seconds: float, found: list[Power], words: str, sizes: tuple[int, int]
+    out: Path,
+    cells: list[Cell],
+    seconds: float,
+    found: list[Power],
+    words: str,
+    sizes: tuple[int, int],
+    power_commit: str = "",
 ) -> int:
     """Write lines, page and picture, print the lines; 1 where something isn't as it must be."""
     measured = {"material": words, "channels": sizes[0], "permutations": sizes[1]}
@@ -169,7 +177,7 @@ def publish(
     for folder in (results, docs / "calibration"):
         folder.mkdir(parents=True, exist_ok=True)
     (results / f"{date.today()}-calibration.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    text = page(cells, seconds, digest(HERE / "made.py")) + power_section(found, words, *sizes)
+    text = page(cells, seconds, digest(HERE / "made.py")) + power_section(found, words, *sizes, power_commit)
     (docs / "calibration.md").write_text(text, encoding="utf-8")
     draw(cells).savefig(docs / "calibration/rates.png", dpi=110)
     draw_comparisons(cells).savefig(docs / "calibration/comparisons.png", dpi=110)

@@ -17,8 +17,6 @@ from fits import LAGS, Fitted, fit
 from null_data import (
     N_CHANNELS,
     N_LAGS,
-    N_SAMPLES,
-    PIECES,
     RATE,
     DataSet,
     acoustic_plus,
@@ -38,13 +36,18 @@ from tasks.eeg.evidence import Fit
 from tasks.eeg.group import summary
 from tasks.eeg.montage import positions_for
 from tasks.eeg.regressors import standardised
-from tasks.eeg.table import ArmEntry, ConditionEntry, GroupConfig, Table
+from tasks.eeg.table import ArmEntry, ConditionEntry, GroupConfig, Participants, Table
 from tasks.seeds import numpy_stream
 
 Array = np.ndarray[Any, Any]
 ALPHA = 0.05
 N_LISTENERS = 8
 """Two-sided sign-flips of six could not come near .05 from below: 1/32 is followed by 2/32."""
+
+PIECES, N_SAMPLES = tuple("abcdefgh"), 168
+"""As many pieces for the same reason, together as long as those of the other generators."""
+
+PER_GROUP = 6
 
 SCALP = ("F3", "Fz", "F4", "C3", "Cz", "C4", "P3", "Pz", "P4")
 SPREAD_M = 0.05
@@ -69,6 +72,7 @@ class Design:
 
 LEVELS = Design(("a",), (0,), (0.0, *INTERMEDIATE, 0.9))
 ARMS = Design(("a", "b"), (0, 1, 2), (0.0, 0.5))
+PAIR = Design(("a",), (0,), (0.0, 0.5))
 MAPS = Design(("a",), (0,), (0.0, 0.5), SCALP)
 
 
@@ -89,12 +93,20 @@ class Case:
         themselves.
     shared : float
         Standard deviation of activity that a piece evokes in all listeners alike, unrelated to sound and IC.
+    groups : bool
+        Whether two groups of listeners are compared. Then the second alone shares activity, and where the truth is
+        ``different`` it alone follows IC, of all conditions.
     """
 
     words: str
     design: Design
     truth: Truth
     shared: float = 0.0
+    groups: bool = False
+
+    @property
+    def n_listeners(self) -> int:
+        return 2 * PER_GROUP if self.groups else N_LISTENERS
 
 
 SHARED_WORDS = "pieces evoke activity in all listeners that nothing explains"
@@ -114,6 +126,15 @@ CASES = {
     "maps, nothing": Case("nine channels with neighbours, IC tells listeners nothing", MAPS, "nothing"),
     "maps, different": Case(
         "nine channels with neighbours, IC of one level tells listeners something", MAPS, "different"
+    ),
+    "groups, equal": Case("IC tells two groups of listeners equally much", PAIR, "equal", groups=True),
+    "groups, shared activity": Case(
+        "IC tells two groups nothing, and pieces evoke activity in all of one that nothing explains",
+        *(PAIR, "nothing", 1.0),
+        groups=True,
+    ),
+    "groups, different": Case(
+        "IC tells something to one of two groups of listeners alone", PAIR, "different", groups=True
     ),
 }
 
@@ -135,10 +156,14 @@ def conditions_data(name: str, number: int) -> DataSet:
     common = {piece: case.shared * noise(random, N_SAMPLES, n_channels) for piece in PIECES}
     mixing = _mixing(case.design.channels)
     eeg = []
-    for _ in range(N_LISTENERS):
-        listener = respond(random, driving, common, n_channels=n_channels)
+    alone = {piece: np.zeros_like(values) for piece, values in common.items()}
+    for number_of_listener in range(case.n_listeners):
+        first = case.groups and number_of_listener < PER_GROUP
+        listener = respond(random, driving, alone if first else common, n_channels=n_channels)
         size = (N_LAGS, count, n_channels)
         kernels, columns = _driven(case, random.normal(size=size)), signal if case.truth == "one signal" else own
+        if first and case.truth == "different":
+            kernels = None
         for (trial,), piece in zip(listener, PIECES, strict=True):
             if kernels is not None:
                 add_response(trial, columns[piece].reshape(N_SAMPLES, -1), kernels)
@@ -156,6 +181,8 @@ def _driven(case: Case, chance: Array) -> Array | None:
     if case.truth == "one signal":
         return np.asarray(0.1 * (1 + 0.5 * chance[:, :1]))
     design = case.design
+    if case.groups:
+        return np.asarray(0.2 * (1 + 0.5 * chance))
     there = [arm == design.arms[-1] and 0 < level < 0.9 for arm, _, level in design.conditions]
     return np.asarray(0.2 * (1 + 0.5 * chance) * np.array(there)[:, None])
 
@@ -172,7 +199,8 @@ def _mixing(channels: tuple[str, ...]) -> Array:
 
 def group_result(name: str, fitted: Fitted) -> dict[str, Any]:
     """What stage `group` writes of a case's data set."""
-    design = CASES[name].design
+    case = CASES[name]
+    design = case.design
     names = tuple(f"s{number}" for number in range(len(fitted.r_full)))
     channels = design.channels or tuple(f"c{number}" for number in range(N_CHANNELS))
     rest = np.zeros((LAGS.size, len(channels))), LAGS / RATE, channels, PIECES
@@ -187,7 +215,9 @@ def group_result(name: str, fitted: Fitted) -> dict[str, Any]:
         ConditionEntry(variant=f"{arm}{seed}", noise_level=level, subjects=()) for arm, seed, level in design.conditions
     )
     model = ModelConfig(reduced="acoustic_plus", regressor="hold", tested=True)
-    config = GroupConfig(model=model, alpha=ALPHA, conditions=conditions, arms=arms)
+    values = {own: "first" if number < PER_GROUP else "second" for number, own in enumerate(names)}
+    participants = Participants(column="group", values=values) if case.groups else None
+    config = GroupConfig(model=model, alpha=ALPHA, conditions=conditions, arms=arms, participants=participants)
     table = Table(names, (), channels, fits, fitted.gain, fitted.null["residual_shift"])
     positions = _positions(design.channels)
     described = {"channels": list(channels), "positions": positions, "simulated": True, "removed": []}
@@ -205,26 +235,41 @@ def _least(rows: Sequence[Mapping[str, Any]], key: str = "p") -> float:
     return min((1.0 if row[key] is None else float(row[key]) for row in rows), default=1.0)
 
 
-def _family(family: str, claimed: bool = False) -> Callable[[Mapping[str, Any]], float]:
+Reader = Callable[[Mapping[str, Any]], float]
+
+
+def _family(family: str, key: str = "p", claimed: bool = False) -> Reader:
     return lambda result: _least(
-        [row for row in result["contrasts"] if row["family"] == family and (row["claimed"] or not claimed)]
+        [row for row in result["contrasts"] if row["family"] == family and (row["claimed"] or not claimed)], key
     )
 
 
-READERS: dict[str, Callable[[Mapping[str, Any]], float]] = {
+def _groups(key: str = "p", claimed: bool = False) -> Reader:
+    return lambda result: _least(
+        [row for row in result.get("between", {"conditions": ()})["conditions"] if row["claimed"] or not claimed], key
+    )
+
+
+READERS: dict[str, Reader] = {
     "stimuli": lambda result: _least(result["conditions"], "p_stimulus"),
     "subjects": lambda result: _least(result["conditions"], "p_subject"),
     "both": lambda result: _least(result["conditions"]),
-    "levels": _family("levels"),
+    "levels subjects": _family("levels", "p_subject"),
+    "levels pieces": _family("levels", "p_piece"),
     "levels claimed": _family("levels", claimed=True),
-    "arms": _family("arms"),
+    "arms subjects": _family("arms", "p_subject"),
+    "arms pieces": _family("arms", "p_piece"),
     "arms claimed": _family("arms", claimed=True),
-    "ends": _family("intermediate"),
+    "ends subjects": _family("intermediate", "p_subject"),
+    "ends pieces": _family("intermediate", "p_piece"),
     "ends claimed": _family("intermediate", claimed=True),
     "intermediate": lambda result: _least(result["intermediate"]),
     "best claimed": lambda result: _least([row for row in result["intermediate"] if row["best"]]),
     "choice": lambda result: _least(result["chosen_level"]),
     "clusters": lambda result: _least(result["clusters"]),
+    "groups stimuli": _groups("p_stimulus"),
+    "groups subjects": _groups("p_subject"),
+    "groups claimed": _groups(claimed=True),
 }
 """The smallest p of each test in what `group` writes, as the test corrects it: a new test of conditions or of groups of
 listeners gets a line here, what is asked of it in `rates.ASKED`, and its step in `rates.STEPS` where p is uniform."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from null_data import RATE, DataSet
 
+from tasks.eeg import masks
 from tasks.eeg.config import Null
 from tasks.eeg.draws import Source
 from tasks.eeg.folds import make_folds, prepare
@@ -70,7 +71,7 @@ def fit(data: DataSet, nulls: Sequence[Null], seed: int, setting: Setting = SMAL
     lags = setting.lags
     design = {piece: lagged(values, lags) for piece, values in data.reduced.items()}
     names, n_trials = tuple(data.reduced), len(data.eeg[0][0])
-    layout = Layout(names, tuple((Part(name, len(data.reduced[name]), n_trials),) for name in names))
+    layout = Layout(names, tuple((_part(data, name, n_trials, setting),) for name in names))
     folds = make_folds(reduced_sums(layout, design), LAMBDAS)
     heard = [prepare(folds, response_sums(layout, design, [[trials] for trials in own])) for own in data.eeg]
     r_reduced = np.array([reduced_scores(folds, own).r[0] for own in heard])
@@ -92,6 +93,14 @@ def fit(data: DataSet, nulls: Sequence[Null], seed: int, setting: Setting = SMAL
     return Fitted(r_reduced, r_full, found)
 
 
+def _part(data: DataSet, name: str, n_trials: int, setting: Setting) -> Part:
+    """A piece without its bad segments and what the gaps of any condition reach: all are over the same samples."""
+    length = len(data.reduced[name])
+    gaps = [span for own in data.regressors for span in own.missing.get(name, ())]
+    masked = masks.merged((*data.bad.get(name, ()), *masks.touched(tuple(gaps), setting.lags, length)), length)
+    return Part(name, length, n_trials, masked)
+
+
 Place = tuple[Null | None, int, range]
 """Null distribution (None: IC itself), number of the condition, and numbers of the permutations."""
 
@@ -103,7 +112,9 @@ def _versions(
     n_lags = setting.lags.size
     explainers = {
         "residual_shift": Explainer(data.reduced, n_lags) if "residual_shift" in nulls else None,
-        "onset_values": OnsetExplainer(data.reduced, data.counts, n_lags) if "onset_values" in nulls else None,
+        "onset_values": OnsetExplainer(data.reduced, data.counts, n_lags, data.n_beside)
+        if "onset_values" in nulls
+        else None,
     }
     for condition, regressor in enumerate(data.regressors):
         yield (None, condition, range(1)), {name: values[None] for name, values in regressor.values.items()}

@@ -34,8 +34,14 @@ def offered(generator: str) -> tuple[Null, ...]:
 
 
 def asked(generator: str) -> tuple[Null, ...]:
-    """The null distributions of the full calibration: of conditions the one that a study has by default."""
-    return (PRIMARY,) if generator in CASES else (*offered(generator), *DIAGNOSTICS)
+    """The null distributions of the full calibration: of conditions the one that a study has by default.
+
+    Whole series can't be moved across pieces where IC has gaps.
+    """
+    if generator in CASES:
+        return (PRIMARY,)
+    gaps = GENERATORS[generator].gaps
+    return (*offered(generator), *(null for null in DIAGNOSTICS if not (gaps and null == "across_pieces")))
 
 
 def p_of(name: str, number: int, nulls: Sequence[Null]) -> dict[tuple[str, str], float]:

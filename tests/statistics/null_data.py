@@ -6,12 +6,14 @@ Every data set derives from ("calibration", generator, number): the same on any 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy.signal import lfilter
 
+from tasks.eeg import masks
+from tasks.eeg.masks import Spans
 from tasks.eeg.regressors import Regressor, standardised
 from tasks.seeds import numpy_stream
 
@@ -21,6 +23,8 @@ N_LAGS = 4
 """Samples over which EEG responds."""
 
 PIECES = ("a", "b", "c", "d")
+GAPPED_SAMPLES = 400
+"""Of a piece with a gap in its middle: both sides have their 100 shifts of two seconds."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,10 @@ class Generator:
         Standard deviation of activity that a piece evokes in all listeners alike, unrelated to sound and IC.
     on_notes : bool
         IC has impulses at note onsets alone.
+    gaps : bool
+        IC lacks some seconds in the middle of a piece, and EEG has a bad segment somewhere in each.
+    step : bool
+        A series that the reduced model has beside acoustics, as the step of the latents, drives IC and EEG alike.
     """
 
     words: str
@@ -94,6 +102,8 @@ class Generator:
     n_trials: int = 1
     shared: float = 0.0
     on_notes: bool = False
+    gaps: bool = False
+    step: bool = False
 
 
 def acoustic_plus(own: Sound) -> list[Array]:
@@ -199,17 +209,38 @@ GENERATORS = {
         n_subjects=5,
         on_notes=True,
     ),
+    "gaps": Generator(
+        "IC has gaps, EEG has bad segments, pieces of 25 s",
+        follows_flux,
+        acoustics,
+        acoustic_plus,
+        lengths=(GAPPED_SAMPLES,) * len(PIECES),
+        gaps=True,
+    ),
+    "step modelled": Generator(
+        "IC at onsets and EEG follow the step of the latents, which the reduced model has",
+        at_onsets,
+        acoustics,
+        acoustic_plus,
+        on_notes=True,
+        step=True,
+    ),
 }
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Reduced features and notes per piece, IC of each condition, and EEG [subject][piece][trial] of shape (T, C)."""
+    """Reduced features and notes per piece, IC of each condition, and EEG [subject][piece][trial] of shape (T, C).
+
+    `bad` are the segments of each piece that no fit may look at; `n_beside` of the last features stand in for IC.
+    """
 
     reduced: dict[str, Array]
     counts: dict[str, Array]
     regressors: tuple[Regressor, ...]
     eeg: list[list[list[Array]]]
+    bad: dict[str, Spans] = field(default_factory=dict)
+    n_beside: int = 0
 
 
 def data_set(name: str, number: int) -> DataSet:
@@ -217,17 +248,43 @@ def data_set(name: str, number: int) -> DataSet:
     made, random = GENERATORS[name], numpy_stream("calibration", name, number)
     sounds = {piece: sound(random, length) for piece, length in zip(PIECES, made.lengths, strict=True)}
     ic = {piece: made.ic(own, random.normal(size=own.onsets.size)) for piece, own in sounds.items()}
-    driving = standardised({piece: np.column_stack(made.heard(own)) for piece, own in sounds.items()})
-    reduced = standardised({piece: np.column_stack(made.reduced(own)) for piece, own in sounds.items()})
+    heard, known = ({piece: made_of(own) for piece, own in sounds.items()} for made_of in (made.heard, made.reduced))
+    if made.step:
+        for piece, own in sounds.items():
+            step = own.onsets * random.normal(size=own.onsets.size)
+            ic[piece] = ic[piece] + step
+            heard[piece], known[piece] = [*heard[piece], step], [*known[piece], step]
+    driving, reduced = (
+        standardised({piece: np.column_stack(columns) for piece, columns in own.items()}) for own in (heard, known)
+    )
     common = {piece: made.shared * noise(random, own.size) for piece, own in ic.items()}
     eeg = [respond(random, driving, common, made.n_trials) for _ in range(made.n_subjects)]
-    return DataSet(reduced, onset_counts(sounds), (regressor(ic),), eeg)
+    missing, bad = dict[str, Spans](), dict[str, Spans]()
+    if made.gaps:
+        missing = {piece: _span(random, 185, 8, 30) for piece in PIECES[::2]}
+        bad = {piece: _span(random, 0, GAPPED_SAMPLES - 30, 30) for piece in PIECES}
+        for piece, ((start, stop),) in bad.items():
+            for (trial,) in (own[PIECES.index(piece)] for own in eeg):
+                trial[start:stop] *= 20.0
+    return DataSet(reduced, onset_counts(sounds), (regressor(ic, missing),), eeg, bad, int(made.step))
 
 
-def regressor(ic: dict[str, Array]) -> Regressor:
-    """Standardised IC of a condition, present everywhere."""
-    values = {piece: own[:, 0] for piece, own in standardised({key: own[:, None] for key, own in ic.items()}).items()}
-    return Regressor(values, {piece: np.ones(own.size, dtype=bool) for piece, own in values.items()})
+def _span(random: np.random.Generator, first: int, n_starts: int, most: int) -> Spans:
+    """One stretch of 8 to `most` samples that begins at one of `n_starts` samples from `first` on."""
+    start = first + int(random.integers(n_starts))
+    return ((start, start + int(random.integers(8, most + 1))),)
+
+
+def regressor(ic: dict[str, Array], missing: dict[str, Spans] | None = None) -> Regressor:
+    """Standardised IC of a condition, present everywhere but where it is missing."""
+    present = {piece: np.ones(own.size, dtype=bool) for piece, own in ic.items()}
+    for piece, spans in (missing or {}).items():
+        present[piece][masks.indices(spans)] = False
+    there = standardised({piece: own[present[piece], None] for piece, own in ic.items()})
+    values = {piece: np.zeros(own.size) for piece, own in ic.items()}
+    for piece, own in there.items():
+        values[piece][present[piece]] = own[:, 0]
+    return Regressor(values, present, missing or {})
 
 
 def onset_counts(sounds: dict[str, Sound]) -> dict[str, Array]:

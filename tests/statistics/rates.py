@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import comb
 from typing import Any, Literal
 
 import numpy as np
-from comparisons import ALPHA, CASES, N_LISTENERS
+from comparisons import ALPHA, CASES, PIECES
 from fits import N_PERMUTATIONS
 from null_data import GENERATORS
 from scipy.stats import binom, kstest
@@ -40,28 +41,48 @@ class Asked:
         return *self.kept, *self.found, *self.described
 
 
+BOTH_LEVELS = ("levels subjects", "levels pieces")
+BOTH_ARMS = ("arms subjects", "arms pieces")
+BOTH_ENDS = ("ends subjects", "ends pieces")
+BOTH_GROUPS = ("groups stimuli", "groups subjects")
+
 ASKED = {
-    "levels, nothing": Asked(kept=(*BASIC, "levels", "ends", "intermediate", "choice", *CLAIMS)),
-    "levels, equal": Asked(kept=("levels", "ends", "intermediate", *CLAIMS)),
-    "levels, one signal": Asked(described=("levels", "ends", "intermediate", *CLAIMS)),
-    "levels, shared activity": Asked(
-        kept=("stimuli", "both", *CLAIMS), described=("subjects", "levels", "ends", "intermediate", "choice")
+    "levels, nothing": Asked(kept=(*BASIC, *BOTH_LEVELS, *BOTH_ENDS, "intermediate", "choice", *CLAIMS)),
+    "levels, equal": Asked(
+        kept=("levels subjects", "ends subjects", "intermediate", *CLAIMS), described=("levels pieces", "ends pieces")
     ),
-    "levels, different": Asked(found=("levels", "ends", "intermediate", "choice", *CLAIMS)),
-    "arms, nothing": Asked(kept=(*BASIC, "levels", "arms", "choice", *ARM_CLAIMS)),
-    "arms, equal": Asked(kept=("levels", "arms", *ARM_CLAIMS)),
-    "arms, different": Asked(found=("arms", "arms claimed")),
-    "maps, nothing": Asked(kept=(*BASIC, "levels", "clusters")),
+    "levels, one signal": Asked(
+        kept=("levels pieces", "ends pieces", "intermediate", *CLAIMS), described=("levels subjects", "ends subjects")
+    ),
+    "levels, shared activity": Asked(
+        kept=("stimuli", "both", "levels pieces", "ends pieces", "intermediate", *CLAIMS),
+        described=("subjects", "levels subjects", "ends subjects", "choice"),
+    ),
+    "levels, different": Asked(found=(*BOTH_LEVELS, *BOTH_ENDS, "intermediate", "choice", *CLAIMS)),
+    "arms, nothing": Asked(kept=(*BASIC, *BOTH_LEVELS, *BOTH_ARMS, "choice", *ARM_CLAIMS)),
+    "arms, equal": Asked(
+        kept=("levels subjects", "arms subjects", *ARM_CLAIMS), described=("levels pieces", "arms pieces")
+    ),
+    "arms, different": Asked(found=(*BOTH_ARMS, "arms claimed")),
+    "maps, nothing": Asked(kept=(*BASIC, *BOTH_LEVELS, "clusters")),
     "maps, different": Asked(found=("clusters",)),
+    "groups, equal": Asked(kept=("groups subjects", "groups claimed"), described=("groups stimuli",)),
+    "groups, shared activity": Asked(kept=("groups stimuli", "groups claimed"), described=("groups subjects",)),
+    "groups, different": Asked(found=(*BOTH_GROUPS, "groups claimed")),
 }
 
 STEPS: dict[str, Callable[[int], float]] = {
     "stimuli": lambda n_subjects: 1 / (N_PERMUTATIONS + 1),
     "subjects": lambda n_subjects: 0.5**n_subjects,
-    "levels": lambda n_subjects: 2 * 0.5**n_subjects,
-    "arms": lambda n_subjects: 2 * 0.5**n_subjects,
-    "ends": lambda n_subjects: 0.5**n_subjects,
+    "levels subjects": lambda n_subjects: 2 * 0.5**n_subjects,
+    "arms subjects": lambda n_subjects: 2 * 0.5**n_subjects,
+    "ends subjects": lambda n_subjects: 0.5**n_subjects,
+    "levels pieces": lambda n_subjects: 2 * 0.5 ** len(PIECES),
+    "arms pieces": lambda n_subjects: 2 * 0.5 ** len(PIECES),
+    "ends pieces": lambda n_subjects: 0.5 ** len(PIECES),
     "choice": lambda n_subjects: 0.5**n_subjects,
+    "groups stimuli": lambda n_subjects: 1 / (N_PERMUTATIONS + 1),
+    "groups subjects": lambda n_subjects: 2 / comb(n_subjects, n_subjects // 2),
 }
 """Step of the p-values of tests whose p should be uniform, by the number of subjects. A claim's p is the larger of two
 or is told only where something is claimed, and so is a cluster's: they are judged by their rate alone."""
@@ -92,7 +113,7 @@ def n_asked(generator: str, n_data_sets: int) -> int:
 
 def n_subjects(generator: str) -> int:
     """Listeners of each data set."""
-    return N_LISTENERS if generator in CASES else GENERATORS[generator].n_subjects
+    return CASES[generator].n_listeners if generator in CASES else GENERATORS[generator].n_subjects
 
 
 def rate_interval(rejections: int, count: int) -> tuple[float, float]:

@@ -21,20 +21,26 @@ from tasks.eeg.nulls import CALIBRATED
 
 Array = np.ndarray[Any, Any]
 QUICK = {
-    "flux": 80,
-    "onset values": 80,
+    "flux": 60,
+    "onset values": 60,
     "flux at onsets": 50,
-    "onsets unmodelled": 80,
-    "compressive, modelled": 80,
-    "shared activity": 80,
-    "unequal lengths": 80,
-    "levels, nothing": 30,
-    "levels, equal": 30,
-    "arms, equal": 15,
-    "maps, nothing": 30,
-    "levels, different": 6,
-    "arms, different": 6,
-    "maps, different": 6,
+    "onsets unmodelled": 60,
+    "compressive, modelled": 60,
+    "shared activity": 60,
+    "unequal lengths": 60,
+    "gaps": 30,
+    "step modelled": 30,
+    "levels, nothing": 6,
+    "levels, one signal": 12,
+    "levels, shared activity": 6,
+    "arms, equal": 4,
+    "maps, nothing": 6,
+    "groups, equal": 5,
+    "groups, shared activity": 5,
+    "levels, different": 3,
+    "arms, different": 2,
+    "maps, different": 2,
+    "groups, different": 2,
 }
 """Data sets of each."""
 
@@ -59,7 +65,10 @@ def test_every_test_keeps_its_level(cells: list[Cell]) -> None:
         ("flux at onsets", "onset_values"),
         ("onsets unmodelled", "onset_values"),
     }
-    assert {cell.test for cell in kept} >= {"levels", "arms", "ends", "intermediate", "choice", "clusters"}
+    assert {cell.test for cell in kept} >= {
+        *("levels subjects", "levels pieces", "levels claimed", "ends pieces", "arms subjects", "arms claimed"),
+        *("intermediate", "choice", "clusters", "groups stimuli", "groups subjects", "groups claimed"),
+    }
     assert [cell for cell in kept if not cell.ok] == []
     assert sum(cell.rejections for cell in kept if cell.test in STEPS) > 0, "a test that never rejects proves nothing"
 
@@ -77,10 +86,17 @@ def test_known_bad_cases_reject_more_than_half(cells: list[Cell]) -> None:
 def test_comparisons_find_what_is_there(cells: list[Cell]) -> None:
     there = [cell for cell in cells if cell.role == "found"]
     assert {cell.test for cell in there} == {
-        *("levels", "ends", "intermediate", "levels claimed", "ends claimed", "best claimed", "choice"),
-        *("arms", "arms claimed", "clusters"),
+        *("levels subjects", "levels pieces", "levels claimed", "ends subjects", "ends pieces", "ends claimed"),
+        *("intermediate", "best claimed", "choice", "arms subjects", "arms pieces", "arms claimed", "clusters"),
+        *("groups stimuli", "groups subjects", "groups claimed"),
     }
     assert [cell for cell in there if not cell.ok] == []
+
+
+def test_errors_that_suit_these_stimuli_are_no_claim(cells: list[Cell]) -> None:
+    """Levels follow one signal: sign-flips over subjects alone call their errors a difference, in a quarter of them."""
+    counted = {cell.test: cell.rejections for cell in cells if cell.generator == "levels, one signal"}
+    assert counted["levels subjects"] > 1 >= counted["levels claimed"]
 
 
 def test_raw_delta_r_hardly_ever_rejects(cells: list[Cell]) -> None:
@@ -108,7 +124,9 @@ def test_the_judge_sees_what_is_wrong() -> None:
     assert (careful.ok, careful.conservative, careful.rate) == (True, True, 0.0)
     assert not made_up(np.ones(40), generator="compressive, linear model").ok, "a control that keeps its level"
     assert not made_up(np.ones(40), generator="maps, different", test="clusters").ok, "a test that sees nothing"
-    assert judge({"maps, different": {("residual_shift", "arms"): np.ones(40)}}) == [], "what isn't asked is no cell"
+    assert judge({"maps, different": {("residual_shift", "arms pieces"): np.ones(40)}}) == [], (
+        "what isn't asked is no cell"
+    )
 
 
 def test_bounds_and_adjustment_by_hand() -> None:

@@ -47,18 +47,19 @@ def test_a_page_of_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "maps, different": {("residual_shift", "clusters"): np.full(20, 0.01)},
     }
     power = [Power(0.002, 0.0019, 20, 18, 20, 18)]
-    assert calibrate.publish(tmp_path, judge(found), 60.0, power, "the ten Bach melodies", (64, 1000)) == 1
+    assert calibrate.publish(tmp_path, judge(found), 60.0, power, "the ten Bach melodies", (64, 1000), "abc123") == 1
     printed = capsys.readouterr()
-    assert [json.loads(line)["ok"] for line in printed.out.splitlines()[:4]] == [True, False, True, True]
+    assert [json.loads(line)["ok"] for line in printed.out.splitlines()[:4]] == [True, False, False, True]
     assert "not as it must be: flux, residual_shift, subjects: rate 1.000" in printed.err
     page = (tmp_path / "docs/results/calibration.md").read_text(encoding="utf-8")
     for part in (
-        "**Not as it must be: flux (residual_shift, subjects: 1.000)**",
+        "**Not as it must be: flux (residual_shift, subjects: 1.000); levels, one signal (residual_shift, levels cla",
         "| `residual_shift` | **0.000** | **1.000** FAILS | - |",
-        "| contrasts of noise levels | - | 0.250 |",
-        "(a contrast is claimed in 5 of 20 data sets)",
+        "| contrasts of noise levels, over pieces | - | **0.250** FAILS |",
+        "claimed in 5 of 20 data sets in *levels, one signal*",
         "| clusters of channels | 1.000 (there) | - |",
         "(here 0.00190: power 0.90): that holds.",
+        "at commit abc123, whose engine",
         "| 0.002 | 0.00190 | 18 of 20 | 0.90 ",
     ):
         assert part in page
