@@ -47,6 +47,8 @@ class Clean:
         By channel, how many samples weren't numbers.
     bridged : tuple of str
         Channels in which all of these were bridged.
+    one_sided : str or None
+        What is lacking of the reference in this trial, where the rest of it stands for all.
     """
 
     data: Floats
@@ -55,6 +57,7 @@ class Clean:
     why: dict[str, str] = field(default_factory=dict)
     not_numbers: dict[str, int] = field(default_factory=dict)
     bridged: tuple[str, ...] = ()
+    one_sided: str | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,16 @@ def _referenced(data: Floats, good: Bools, part: _Filtered, reference: Reference
             raise TaskError(f"preprocessing.reference: {', '.join(reference)}: bad, and without positions not mended")
         return np.asarray(data - data[named].mean(axis=0))
     return data
+
+
+def _one_sided(good: Bools, part: _Filtered, reference: Reference, sensors: Sensors) -> str | None:
+    """What is lacking of the reference; None where nothing is."""
+    if reference == "mastoids" and part.mastoids is not None and dead(part.mastoids).any():
+        return "one of the mastoids is flat or not numbers"
+    if isinstance(reference, tuple):
+        lost = [name for name, flag in zip(sensors.names, good, strict=True) if name in reference and not flag]
+        return f"{', '.join(lost)} of it can't be used" if lost else None
+    return None
 
 
 def _need_names(key: str, wanted: Sequence[str], names: Sequence[str]) -> None:
@@ -265,14 +278,16 @@ def _finished(
     part: _Filtered, data: Floats, faults: Mapping[str, Bools], sensors: Sensors, reference: Reference
 ) -> Clean:
     bad, mendable = any_of(faults), sensors.positions is not None
-    data = _referenced(data, ~bad | mendable, part, reference, sensors)
+    good = ~bad | mendable
+    data, lacking = _referenced(data, good, part, reference, sensors), _one_sided(good, part, reference, sensors)
     names = tuple(name for name, flag in zip(sensors.names, bad, strict=True) if flag)
     why = {
         name: next(fault for fault, found in faults.items() if found[place])
         for place, name in enumerate(sensors.names)
         if bad[place]
     }
-    return Clean(np.ascontiguousarray(data.T), names, () if mendable else names, why, part.not_numbers, part.bridged)
+    unrepaired = () if mendable else names
+    return Clean(np.ascontiguousarray(data.T), names, unrepaired, why, part.not_numbers, part.bridged, lacking)
 
 
 def clean(

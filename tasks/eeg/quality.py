@@ -62,7 +62,7 @@ def _row(
 
 
 def gaps(trials: Sequence[Trial], done: Mapping[str, Clean]) -> list[Skipped]:
-    """Samples that aren't numbers, by trial, piece and channel, and what stands for them."""
+    """Samples that aren't numbers, by trial, piece and channel, and what stands for them; references in part."""
     found = []
     for trial in trials:
         clean = done[trial.key]
@@ -76,4 +76,6 @@ def gaps(trials: Sequence[Trial], done: Mapping[str, Clean]) -> list[Skipped]:
                 else "in this trial the channel is interpolated from the others"
             )
             found.append(Skipped(trial.name, f"channel {name}: {samples}; {instead}", trial.recording))
+        if clean.one_sided is not None:
+            found.append(Skipped(trial.name, f"the reference is one-sided: {clean.one_sided}", trial.recording))
     return found

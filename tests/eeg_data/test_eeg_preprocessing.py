@@ -13,6 +13,7 @@ from tasks.eeg.config import PreprocessingConfig
 from tasks.eeg.filtering import band_pass, resample_from
 from tasks.eeg.montage import biosemi_64, positions_for
 from tasks.eeg.preprocessing import clean
+from tasks.eeg.quality import gaps
 from tasks.eeg.trials import Sensors, Trial
 
 CONFIG = PreprocessingConfig()
@@ -155,7 +156,11 @@ def test_mastoids_are_subtracted_and_a_flat_one_is_left_out() -> None:
     both = trial(data + common, mastoids=np.repeat(common, 2, axis=0))
     np.testing.assert_allclose(clean(both, biosemi_64(), CONFIG, "mastoids", repair=False).data, plain, atol=1e-9)
     one = trial(data + common, mastoids=np.concatenate([np.zeros_like(common), common]))
-    np.testing.assert_allclose(clean(one, biosemi_64(), CONFIG, "mastoids", repair=False).data, plain, atol=1e-9)
+    cleaned = clean(one, biosemi_64(), CONFIG, "mastoids", repair=False)
+    np.testing.assert_allclose(cleaned.data, plain, atol=1e-9)
+    [told] = gaps([one], {one.key: cleaned})
+    assert str(told) == "trial 1 (piece): the reference is one-sided: one of the mastoids is flat or not numbers"
+    assert clean(both, biosemi_64(), CONFIG, "mastoids", repair=False).one_sided is None
     with pytest.raises(TaskError, match="average"):
         clean(trial(data), biosemi_64(), CONFIG, "mastoids")
     with pytest.raises(TaskError, match="both mastoid"):
