@@ -105,11 +105,7 @@ def sentences(results: Results) -> list[str]:
     found += [*map(_chosen, group.chosen_level), *map(_cluster, group.clusters[:MOST_CLUSTERS])]
     if len(group.clusters) > MOST_CLUSTERS:
         found.append(f"{len(group.clusters) - MOST_CLUSTERS} more clusters are in clusters.csv.")
-    return ["RED: the canaries failed, so none of this is claimed.", *found] if _red(results) and found else found
-
-
-def _red(results: Results) -> bool:
-    return results.canaries is not None and results.canaries.verdict != "green"
+    return ["RED: the canaries failed, so none of this is claimed.", *found] if results.red and found else found
 
 
 def _cluster(row: Cluster) -> str:
@@ -175,7 +171,7 @@ def rows(results: Results) -> list[tuple[str, ...]]:
             *("–" if p is None else f"{p:.4f}" for p in (contrast.p_subject, contrast.p_piece)),
             listed(contrast.higher),
             listed(contrast.lower),
-            "no" if not contrast.claimed else "no (canaries)" if _red(results) else "yes",
+            "no" if not contrast.claimed else "no (canaries)" if results.red else "yes",
         )
         for contrast in contrasts
         if contrast.family != "levels" or contrast.claimed

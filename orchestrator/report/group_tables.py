@@ -13,10 +13,6 @@ from tasks.eeg.lacking import listed
 EXPLORATORY = "exploratory, no claim"
 
 
-def _red(results: Results) -> bool:
-    return results.canaries is not None and results.canaries.verdict != "green"
-
-
 def _between(results: Results) -> Between | None:
     found = results.tested.between if results.tested else None
     return found if found is not None and found.conditions else None
@@ -46,7 +42,7 @@ def between_rows(results: Results) -> list[tuple[str, ...]]:
         ends = "" if row.ci is None else f" [{row.ci[0]:+.4f}, {row.ci[1]:+.4f}]"
         higher = "; ".join(f"{name}: {listed(channels)}" for name, channels in row.higher_in.items() if channels)
         mark = "*" if results.degenerate(row.variant, row.noise_level) else ""
-        claimed = "no" if not row.claimed else "no (canaries)" if _red(results) else "yes"
+        claimed = "no" if not row.claimed else "no (canaries)" if results.red else "yes"
         means = (f"{mean:+.4f}" for mean in row.means)
         tests = (f"{row.p_stimulus:.4f}", f"{row.p_subject:.4f}")
         where = (row.variant, f"{row.noise_level:g}{mark}")
@@ -61,7 +57,7 @@ def between_sentence(results: Results) -> str:
         return ""
     n = sum(row.claimed for row in found.conditions)
     least = min(row.p for row in found.conditions)
-    start = "RED: the canaries failed, so this is not claimed. " if _red(results) and n else ""
+    start = "RED: the canaries failed, so this is not claimed. " if results.red and n else ""
     return (
         f"{start}{between_title(results)}: excess Δr differs in {n} of {len(found.conditions)} conditions (smallest "
         f"p = {least:.3g}, over stimuli and over exchanges of labels, corrected over conditions and channels)."

@@ -44,9 +44,9 @@ def _of_listeners(results: Results) -> tuple[str, ...]:
     least = least_subjects(group.alpha)
     if group.n_subjects < least:
         sentences.append(f"{group.n_subjects} subjects: a test over subjects needs at least {least}.")
-    if claimed and not _red(results):
+    if claimed and not results.red:
         sentences.append(_best(results, group, claimed))
-    if not _red(results):
+    if not results.red:
         sentences += eeg_tables.intermediate_sentences(results, group)
         sentences += filter(None, [group_tables.between_sentence(results)])
     return (*sentences, *_canaries(results))
@@ -81,7 +81,7 @@ def _without_group(results: Results) -> tuple[str, ...]:
 
 
 def _first(results: Results, group: Group, claimed: list[Condition]) -> str:
-    if _red(results):
+    if results.red:
         return "RED: the canaries failed, so nothing is claimed, whatever the tables below say."
     if not group.calibrated:
         return f"No noise level of any variant is claimed: {no_claim(group.null)}."
@@ -115,7 +115,3 @@ def _canaries(results: Results) -> tuple[str, ...]:
         return ("No canaries were judged.",) if results.groups else ()
     verdict, sentence = results.canaries.verdict.upper(), results.canaries.sentence
     return (f"Canaries {verdict}" + (f": {sentence}" if sentence else "."),)
-
-
-def _red(results: Results) -> bool:
-    return results.canaries is not None and results.canaries.verdict != "green"

@@ -215,6 +215,11 @@ class Results:
         """The group of the paper's definition, delta r against the envelope alone."""
         return next((group for group in self.groups if group.model == PAPER_MODEL), None)
 
+    @property
+    def red(self) -> bool:
+        """Whether the canaries failed, so that nothing may be claimed."""
+        return self.canaries is not None and self.canaries.verdict != "green"
+
     def degenerate(self, variant: str, level: float) -> bool:
         """True where the density lies on a sphere: clean latents behind a layer norm."""
         return level == 0 and self.bottlenecks.get(variant) == "layernorm"

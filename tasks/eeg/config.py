@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tasks.config import Config, Distinct
-from tasks.eeg.feature_config import ACOUSTICS, OF_LATENTS, FeatureConfig, Names
+from tasks.eeg.feature_config import ACOUSTICS, OF_LATENTS, FeatureConfig, ReducedModel
 from tasks.eeg.preprocessing_config import PreprocessingConfig as PreprocessingConfig
 from tasks.eeg.source_config import BidsConfig, ExpectConfig, SensorType
 
@@ -69,7 +69,7 @@ class RawConfig(Config):
     expect: ExpectConfig | None = None
 
 
-class ModelConfig(Config):
+class ModelConfig(ReducedModel):
     """A comparison: the reduced model, and the form in which IC joins it.
 
     `reduced` is ``acoustic_plus``, ``envelope`` or a feature of one's own (`TrfConfig.features`), and `plus` adds more
@@ -79,15 +79,7 @@ class ModelConfig(Config):
     model carries no claim: it leaves acoustics to IC. ``envelope`` alone is the paper's reduced model.
     """
 
-    reduced: str
     regressor: Literal["hold", "onset"]
-    tested: bool = False
-    plus: Names = Field((), json_schema_extra={"neutral": []})
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """All of the reduced model by name."""
-        return (self.reduced, *self.plus)
 
     @property
     def name(self) -> str:
@@ -121,7 +113,7 @@ class TrfConfig(Config):
     (of the EEG in its units, each piece about its mean). `lambda_per` ``channel`` lets each channel choose, ``subject``
     all of a subject's together. `lambda_ic` lists lambdas of IC's columns, each tried with each of `lambdas`, which are
     the acoustic features' then (None: IC has theirs). `lambda_full` ``reduced`` gives the full model the lambda that
-    the reduced one chose in the same outer fold: no permutation has inner folds then, which is 10 to 30 times faster,
+    the reduced one chose in the same outer fold: no permutation has inner folds then, which is some 8 times faster,
     and lambda is the same with and without IC; ``own`` lets the full model and every permutation choose. `precision`
     ``mixed`` computes outer folds in double and inner ones, which only rank lambdas, in single precision; ``float64``
     all in double; ``float32`` all in single but the sums over time (r errs by about 1e-6).

@@ -56,3 +56,16 @@ class OwnFeature(Config):
     columns: tuple[str, ...] = ()
     form: Form
     files: tuple[FeatureFile, ...]
+
+
+class ReducedModel(Config):
+    """What a comparison is against: the reduced model by the names of its parts."""
+
+    reduced: str
+    tested: bool = False
+    plus: Names = Field((), json_schema_extra={"neutral": []})
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """All of the reduced model by name."""
+        return (self.reduced, *self.plus)

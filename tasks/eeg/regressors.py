@@ -9,15 +9,13 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 from safetensors.numpy import load
 
 from tasks.alignment import FrameSeries, hold, impulses, note_ic
 from tasks.audio.recording import Recording
-from tasks.config import Config
 from tasks.contract import Artefact, TaskError
 from tasks.eeg import masks
-from tasks.eeg.feature_config import Names
+from tasks.eeg.feature_config import ReducedModel
 from tasks.eeg.gaps import missing_samples
 from tasks.eeg.masks import Spans
 from tasks.ic import IcSeries, read_ic
@@ -35,22 +33,14 @@ LOST_MAX = 0.1
 """Share of a recording's frames that may lack IC: more are no gaps, but a solver that went wrong."""
 
 
-class FitModel(Config):
+class FitModel(ReducedModel):
     """The model of a `trf` cell: like those of a study's plan, and ``driver`` beside them.
 
     ``driver`` is what simulated listeners answer to, pitch surprisal at note onsets: how much it adds is the size of
     the planted effect, which IC can at best reach.
     """
 
-    reduced: str
     regressor: Literal["hold", "onset", "driver"]
-    tested: bool = False
-    plus: Names = Field((), json_schema_extra={"neutral": []})
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """All of the reduced model by name."""
-        return (self.reduced, *self.plus)
 
     @property
     def source(self) -> str:
